@@ -1,0 +1,48 @@
+# Everything one does with the course. Each target sets up what it needs.
+
+PYTHON ?= python3
+BIN := .venv/bin
+SOURCES := $(shell find book notebooks gptlib tools/build.py _config.yml _toc.yml -not -path '*/__pycache__*' -not -name '.ipynb_checkpoints')
+
+.PHONY: book test notebooks lab serve lint format clean repository vocabulary
+
+book: _build/html/.complete  ## build the site
+	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
+
+test: .venv/.complete lint book  ## everything that CI runs
+	@$(BIN)/python -m pytest
+
+notebooks: .venv/.complete  ## re-execute every notebook in place
+	@$(BIN)/python tools/execute.py
+
+lab: .venv/.complete  ## open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab --notebook-dir=notebooks
+
+serve: book  ## look at the site on this machine
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
+
+lint: .venv/.complete  ## style and types
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+
+format: .venv/.complete  ## put the code into the house format
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+vocabulary: .venv/.complete  ## train the stories' vocabulary again
+	@$(BIN)/python tools/train_stories_vocabulary.py
+
+repository: .venv/.complete  ## make repository URL=https://github.com/you/your-fork
+	@$(BIN)/python tools/repository.py "$(URL)"
+
+clean:  ## remove everything that a command can make again
+	rm -rf _build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis gptlib.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.venv/.complete: requirements.txt pyproject.toml tools/bootstrap.py
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here: install Python 3.10 to 3.13, or name one with 'make book PYTHON=...'." >&2; exit 1; }
+	@$(PYTHON) tools/bootstrap.py
+
+_build/html/.complete: .venv/.complete $(SOURCES)
+	@$(BIN)/python tools/build.py
