@@ -1,0 +1,146 @@
+"""What every page of the built site promises: quiet, light, accessible, and whole on a phone."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+
+from tests.browser.conftest import ROOT, SITE, serve_folder
+
+PAGES = sorted(
+    path.relative_to(SITE).as_posix()
+    for path in SITE.rglob("*.html")
+    if path != SITE / "index.html"  # it only sends the reader on to book/index.html
+)
+CHAPTERS = [page for page in PAGES if page.startswith("notebooks/0")]
+MOST_BYTES = 600_000  # of a chapter's first load, compressed, pictures aside
+
+
+def test_there_are_pages():
+    assert "book/index.html" in PAGES
+    assert len(CHAPTERS) >= 2
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_asks_only_its_own_origin_and_nothing_fails(page, site, name):
+    foreign, failed = [], []
+    page.on("request", lambda r: foreign.append(r.url) if _is_foreign(r.url, site) else None)
+    page.on("requestfailed", lambda r: failed.append(r.url))
+    page.on("response", lambda r: failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
+    page.goto(site + name, wait_until="networkidle")
+    _scroll_through(page)
+    assert foreign == []
+    assert failed == []
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_page_loads_no_widget_manager(page, site, name):
+    scripts = []
+    page.on("request", lambda r: scripts.append(r.url) if r.resource_type == "script" else None)
+    page.goto(site + name, wait_until="networkidle")
+    assert [s for s in scripts if "require" in s or "html-manager" in s or "embed-amd" in s] == []
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_first_load_of_a_chapter_is_light(page, site, name):
+    responses = []
+    page.on("response", responses.append)
+    page.goto(site + name, wait_until="networkidle")
+    sizes = {
+        r.url.removeprefix(site): r.request.sizes()["responseBodySize"]
+        for r in responses
+        if r.request.resource_type != "image"
+    }
+    assert sum(sizes.values()) <= MOST_BYTES, sizes
+    print(f"{name}: {sum(sizes.values()):,} bytes")
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize("name", PAGES)
+def test_page_is_accessible_and_fits(browser, site, name, width, scheme):
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
+    )
+    page = context.new_page()
+    page.goto(site + name, wait_until="networkidle")
+    _scroll_through(page)
+    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+    violations = Axe().run(page).response["violations"]
+    context.close()
+    assert overflow <= 0
+    assert [_summary(violation) for violation in violations] == []
+
+
+@pytest.fixture(scope="session")
+def default_site(tmp_path_factory) -> Iterator[str]:
+    """Build the same book with Jupyter Book's default settings, and serve it."""
+    folder = tmp_path_factory.mktemp("default")
+    for name in ("book", "notebooks", "_toc.yml"):
+        (folder / name).symlink_to(ROOT / name)
+    (folder / "_config.yml").write_text(
+        "title: GPT, block by block\n"
+        "only_build_toc_files: true\n"
+        'execute: {execute_notebooks: "off"}\n'
+        "bibtex_bibfiles: [book/references.bib]\n"
+    )
+    command = [Path(sys.executable).with_name("jupyter-book"), "build", "."]
+    subprocess.run(command, cwd=folder, check=True, capture_output=True)
+    yield from serve_folder(folder / "_build" / "html")
+
+
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_load_event_comes_in_half_the_time_of_the_default_build(browser, site, default_site, name):
+    """Both over a slow mobile line. The default's requests to other hosts are answered at once
+    with nothing, which can only favor it."""
+    ours = statistics.median(_load_time(browser, site, name) for _ in range(3))
+    default = statistics.median(_load_time(browser, default_site, name) for _ in range(3))
+    print(f"{name}: {ours:.0f} ms against {default:.0f} ms")
+    assert ours <= default / 2
+
+
+def _load_time(browser, site: str, name: str) -> float:
+    """Return the milliseconds to the load event at 1.6 Mbit/s and 150 ms, with an empty cache."""
+    context = browser.new_context()
+    page = context.new_page()
+    page.route(
+        lambda url: _is_foreign(url, site), lambda route: route.fulfill(status=200, body="")
+    )
+    session = context.new_cdp_session(page)
+    session.send(
+        "Network.emulateNetworkConditions",
+        {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 90_000},
+    )
+    page.goto(site + name, wait_until="load", timeout=60_000)
+    time = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventStart")
+    context.close()
+    return time
+
+
+def _is_foreign(url: str, site: str) -> bool:
+    return not url.startswith((site, "data:", "blob:"))
+
+
+def _scroll_through(page) -> None:
+    """Go to the end of the page and back, so that what loads late is there."""
+    page.evaluate(
+        """async () => {
+          for (let y = 0; y < document.body.scrollHeight; y += 700) {
+            window.scrollTo(0, y);
+            await new Promise((done) => requestAnimationFrame(done));
+          }
+          window.scrollTo(0, 0);
+        }"""
+    )
+    page.wait_for_load_state("networkidle")
+
+
+def _summary(violation: dict) -> str:
+    nodes = "; ".join(node["html"][:120] for node in violation["nodes"][:3])
+    return f"{violation['id']} ({len(violation['nodes'])}): {nodes}"

@@ -1,0 +1,168 @@
+"""What every notebook must be, whatever it teaches. (nbval runs them; see pyproject.toml.)"""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+
+from tools import execute
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(ROOT.glob("notebooks/**/*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.parent.name == "notebooks"]
+EXEMPTIONS = ("nbval-ignore-output", "nbval-skip")
+
+
+def code_cells(path: Path) -> list[nbformat.NotebookNode]:
+    cells = nbformat.read(path, as_version=4).cells
+    return [cell for cell in cells if cell.cell_type == "code" and cell.source.strip()]
+
+
+def tags(cell: nbformat.NotebookNode) -> list[str]:
+    return cell.metadata.get("tags", [])
+
+
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
+
+
+def test_every_chapter_has_solutions():
+    assert len(CHAPTERS) >= 2
+    for path in CHAPTERS:
+        assert (path.parent / "solutions" / path.name).is_file()
+
+
+@each_notebook
+def test_was_run_in_order_from_a_fresh_kernel(path):
+    counts = [cell.execution_count for cell in code_cells(path)]
+    assert counts == list(range(1, len(counts) + 1))
+
+
+@each_notebook
+def test_stores_nothing_that_changes_from_run_to_run(path):
+    before = path.read_text("utf-8")
+    notebook = nbformat.read(path, as_version=4)
+    execute.tidy(notebook)
+    assert nbformat.writes(notebook, version=4).rstrip("\n") + "\n" == before
+
+
+@each_notebook
+def test_begins_with_the_one_set_up_cell(path):
+    expected = code_cells(CHAPTERS[0])[0].source
+    first = code_cells(path)[0]
+    assert first.source == expected
+    assert {"setup", "hide-input"} <= set(tags(first))
+    assert nbformat.read(path, as_version=4).cells[0].source.startswith("# ")
+
+
+@each_notebook
+def test_cells_are_short(path):
+    for cell in code_cells(path):
+        lines = cell.source.splitlines()
+        assert len(lines) <= 25, cell.source
+        if "setup" not in tags(cell):
+            assert max(map(len, lines)) <= 88, cell.source
+
+
+@each_notebook
+def test_at_most_one_cell_in_ten_is_exempt_and_says_why(path):
+    cells = code_cells(path)
+    exempt = [cell for cell in cells if set(tags(cell)) & set(EXEMPTIONS)]
+    assert len(exempt) <= len(cells) / 10
+    for cell in exempt:
+        assert re.match(r"# not (compared|run): \S+", cell.source), cell.source
+    assert not [cell for cell in cells if "NBVAL" in cell.source]
+
+
+@each_notebook
+def test_every_picture_has_alternative_text(path):
+    for cell in code_cells(path):
+        for output in cell.outputs:
+            data = output.get("data", {})
+            kinds = [kind for kind in data if kind.startswith("image/")]
+            for kind in kinds:
+                assert len(output.metadata.get(kind, {}).get("alt", "").split()) >= 5, cell.source
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)", cell.source), cell.source
+
+
+@each_notebook
+def test_markdown_is_plain(path):
+    """MyST's directives and roles show as raw text in Colab, so notebooks do without."""
+    for cell in nbformat.read(path, as_version=4).cells:
+        if cell.cell_type == "markdown":
+            assert not re.search(r"^:::|^```\{|\{[a-z:-]+\}`", cell.source, re.M), cell.source
+
+
+@each_chapter
+def test_exercises_have_checks_hints_and_solutions(path):
+    number = str(int(path.stem[:2]))
+    asked = _checked(path, number)
+    solved = _checked(path.parent / "solutions" / path.name, number)
+    assert len(asked) >= 5
+    assert solved == asked
+    text = path.read_text("utf-8")
+    assert text.count('class=\\"hint\\"') >= len(asked)
+    assert f"solutions/{path.name}" in text
+
+
+@each_chapter
+def test_self_test_gives_feedback_on_every_choice(path):
+    text = "\n".join(
+        cell.source
+        for cell in nbformat.read(path, as_version=4).cells
+        if cell.cell_type == "markdown"
+    )
+    choices = re.findall(r'<details class="choice( right)?">(.*?)</details>', text, re.S)
+    questions = text.split('<details class="choice')[0:-1]
+    assert len(choices) >= 12
+    assert len([right for right, _ in choices if right]) >= 4
+    assert questions
+    for _, body in choices:
+        feedback = body.split("</summary>")[1].strip()
+        assert len(feedback.split()) >= 4, body
+
+
+def _checked(path: Path, chapter: str) -> set[str]:
+    sources = "\n".join(cell.source for cell in code_cells(path))
+    return set(re.findall(rf'check\(\s*"({chapter}\.\d+)"', sources))
+
+
+def test_a_notebook_that_fails_is_left_as_it_was(tmp_path):
+    path = tmp_path / "broken.ipynb"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell("1 / 0")])
+    nbformat.write(notebook, path)
+    before = path.read_bytes()
+    command = [sys.executable, ROOT / "tools/execute.py", path]
+    process = subprocess.run(command, capture_output=True, text=True)
+    assert process.returncode == 1
+    assert "left as it was" in process.stderr
+    assert path.read_bytes() == before
+
+
+def test_executing_twice_stores_the_same_bytes(tmp_path):
+    path = tmp_path / "twice.ipynb"
+    source = (
+        "import random, time\n"
+        "from gptlib import figures\n"
+        "from gptlib.widgets import TokenExplorer\n"
+        "figure, axes = figures.new(2, 2)\n"
+        "figures.show(figure, 'An empty pair of axes here')\n"
+        "print(object())\n"
+        "TokenExplorer('a cat')"
+    )
+    nbformat.write(nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)]), path)
+    command = [sys.executable, ROOT / "tools/execute.py", path]
+    stored = []
+    for _ in range(2):
+        subprocess.run(command, check=True, capture_output=True)
+        stored.append(path.read_bytes())
+    assert stored[0] == stored[1]
+    assert "widget-view" not in json.dumps(json.loads(stored[0]))
