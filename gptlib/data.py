@@ -11,9 +11,7 @@ import torch
 from torch import Tensor
 
 
-def windows(
-    ids: Sequence[int] | Tensor, context_length: int, stride: int
-) -> tuple[Tensor, Tensor]:
+def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tuple[Tensor, Tensor]:
     """Cut a stream of token ids into inputs and targets, each of shape ``(N, T)``.
 
     Window ``n`` starts at ``n * stride``; its targets are its inputs one position later. A last

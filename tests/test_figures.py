@@ -3,32 +3,41 @@
 from __future__ import annotations
 
 import pytest
-from IPython.utils.capture import capture_output
 
 from gptlib import figures
 
 
-def _picture():
-    figure, axes = figures.new(3, 2)
-    axes.plot([0, 1], [0, 1])
-    axes.set_title("A line")
-    with capture_output() as captured:
+@pytest.fixture
+def picture(monkeypatch):
+    """Return a function that shows a figure and gives back its data and metadata."""
+    shown = []
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, raw, metadata: shown.append((data, metadata))
+    )
+
+    def show():
+        figure, axes = figures.new(3, 2)
+        axes.plot([0, 1], [0, 1])
+        axes.set_title("A line")
         figures.show(figure, "A straight line from zero to one")
-    return captured.outputs[0]
+        return shown[-1]
+
+    return show
 
 
-def test_show_gives_a_picture_its_words_and_its_size():
-    output = _picture()
-    assert output.data["text/plain"] == "A straight line from zero to one"
-    assert output.metadata["image/png"] == {
+def test_show_gives_a_picture_its_words_and_its_size(picture):
+    data, metadata = picture()
+    assert data["text/plain"] == "A straight line from zero to one"
+    assert data["image/png"].startswith(b"\x89PNG")
+    assert metadata["image/png"] == {
         "width": 300,
         "height": 200,
         "alt": "A straight line from zero to one",
     }
 
 
-def test_the_same_figure_is_the_same_bytes():
-    assert _picture().data["image/png"] == _picture().data["image/png"]
+def test_the_same_figure_is_the_same_bytes(picture):
+    assert picture()[0]["image/png"] == picture()[0]["image/png"]
 
 
 @pytest.mark.parametrize("alt", ["", "a plot", "one two three four"])

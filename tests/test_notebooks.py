@@ -28,7 +28,9 @@ def tags(cell: nbformat.NotebookNode) -> list[str]:
     return cell.metadata.get("tags", [])
 
 
-each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}-{p.stem}")
+each_notebook = pytest.mark.parametrize(
+    "path", NOTEBOOKS, ids=lambda p: f"{p.parent.name}-{p.stem}"
+)
 each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 
 

@@ -18,19 +18,37 @@ FREE_GIB_NEEDED = 3
 
 # What pip or venv says when it fails, and what that means for the person who reads it.
 CAUSES = (
-    (("no space left on device", "errno 28", "disk quota exceeded"),
-     "The disk is full: free some space (the course needs about 3 GiB), then run make again."),
-    (("temporary failure in name resolution", "failed to establish a new connection",
-      "name or service not known", "nodename nor servname", "newconnectionerror",
-      "network is unreachable", "max retries exceeded", "connection refused", "read timed out",
-      "connecttimeout", "getaddrinfo failed", "proxyerror"),
-     "No network: the packages could not be fetched. Connect, then run make again; what was "
-     "fetched so far is kept."),
-    (("ensurepip is not available", "no module named ensurepip", "no module named venv"),
-     "This Python has no venv module: install it (on Debian and Ubuntu: apt install python3-venv), "
-     "then run make again."),
-    (("permission denied", "errno 13"),
-     "No permission to write in this folder: make it yours, or clone the course elsewhere."),
+    (
+        ("no space left on device", "errno 28", "disk quota exceeded"),
+        "The disk is full: free some space (the course needs about 3 GiB), then run make again.",
+    ),
+    (
+        (
+            "temporary failure in name resolution",
+            "failed to establish a new connection",
+            "name or service not known",
+            "nodename nor servname",
+            "newconnectionerror",
+            "network is unreachable",
+            "max retries exceeded",
+            "connection refused",
+            "read timed out",
+            "connecttimeout",
+            "getaddrinfo failed",
+            "proxyerror",
+        ),
+        "No network: the packages could not be fetched. Connect, then run make again; what was "
+        "fetched so far is kept.",
+    ),
+    (
+        ("ensurepip is not available", "no module named ensurepip", "no module named venv"),
+        "This Python has no venv module: install it (on Debian and Ubuntu: apt install "
+        "python3-venv), then run make again.",
+    ),
+    (
+        ("permission denied", "errno 13"),
+        "No permission to write in this folder: make it yours, or clone the course elsewhere.",
+    ),
 )
 
 
@@ -74,8 +92,8 @@ def check_venv():
     try:
         __import__("venv")
         __import__("ensurepip")
-    except ImportError as error:
-        fail(explain(str(error).replace("'", ""), "The venv module"))
+    except ImportError:
+        fail(explain("No module named venv", "Creating .venv"))
 
 
 def check_disk():

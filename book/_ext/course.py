@@ -100,17 +100,29 @@ def add_katex(
         app.add_js_file("maths.js", loading_method="defer")
 
 
+def mend_accessibility(
+    app: Sphinx, _: str, __: str, context: dict[str, Any], doctree: nodes.document | None
+) -> None:
+    """Correct what Sphinx and Furo write that a screen reader stumbles over."""
+    tree = context.get("furo_navigation_tree", "")
+    context["furo_navigation_tree"] = tree.replace(
+        'role="heading"', 'role="heading" aria-level="2"'
+    )
+    # The role is deprecated, and its parent is a list.
+    body = context.get("body", "").replace('role="doc-biblioentry"', 'role="listitem"')
+    context["body"] = body
+
+
 def setup(app: Sphinx) -> dict[str, Any]:
     """Connect the pieces."""
     # Jupyter Book always sets this one, for an extension that this book leaves out.
     app.add_config_value("comments_config", {}, "")
     app.add_directive("gptlib-widget", LiveWidget)
     app.add_transform(Callouts)
-    app.add_html_math_renderer(
-        "local_katex", (write_inline_math, None), (write_display_math, None)
-    )
+    app.add_html_math_renderer("local_katex", (write_inline_math, None), (write_display_math, None))
     app.connect("builder-inited", set_dark_style, priority=100)
     app.connect("env-updated", name_references)
     app.connect("html-page-context", add_chapter_links)
     app.connect("html-page-context", add_katex)
+    app.connect("html-page-context", mend_accessibility, priority=900)
     return {"version": "1", "parallel_read_safe": True, "parallel_write_safe": True}

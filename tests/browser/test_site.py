@@ -109,13 +109,16 @@ def _load_time(browser, site: str, name: str) -> float:
     """Return the milliseconds to the load event at 1.6 Mbit/s and 150 ms, with an empty cache."""
     context = browser.new_context()
     page = context.new_page()
-    page.route(
-        lambda url: _is_foreign(url, site), lambda route: route.fulfill(status=200, body="")
-    )
+    page.route(lambda url: _is_foreign(url, site), lambda route: route.fulfill(status=200, body=""))
     session = context.new_cdp_session(page)
     session.send(
         "Network.emulateNetworkConditions",
-        {"offline": False, "latency": 150, "downloadThroughput": 200_000, "uploadThroughput": 90_000},
+        {
+            "offline": False,
+            "latency": 150,
+            "downloadThroughput": 200_000,
+            "uploadThroughput": 90_000,
+        },
     )
     page.goto(site + name, wait_until="load", timeout=60_000)
     time = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventStart")
