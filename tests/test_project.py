@@ -145,6 +145,11 @@ def test_setup_refuses_a_python_without_venv(monkeypatch, capsys):
     assert error.count("\n") == 1
 
 
+def test_the_set_up_can_be_read_by_the_oldest_python():
+    """Python 2 stops at the first character beyond ASCII, before it can say what is wrong."""
+    assert (ROOT / "tools/bootstrap.py").read_bytes().isascii()
+
+
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_without_python_says_what_to_install(tmp_path):
     for name in ("Makefile", "requirements.txt", "pyproject.toml"):

@@ -77,6 +77,12 @@ def run(step, *command):
         fail(explain(output, step))
 
 
+def pip_install(what, *arguments):
+    """Let pip install something into .venv."""
+    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
+    run("Installing " + what, *(pip + arguments))
+
+
 def check_python():
     """Refuse a Python that the pinned packages do not run on."""
     if not OLDEST <= tuple(sys.version_info[:2]) <= NEWEST:
@@ -113,13 +119,12 @@ def main():
     check_python()
     check_venv()
     check_disk()
-    print("Setting up .venv (a few minutes the first time)…")
+    print("Setting up .venv (a few minutes the first time)...")
     sys.stdout.flush()
     if not os.path.exists(PYTHON):
         run("Creating .venv", sys.executable, "-m", "venv", "--clear", VENV)
-    pip = (PYTHON, "-m", "pip", "--disable-pip-version-check", "install", "--quiet")
-    run("Installing requirements.txt", *pip, "-r", "requirements.txt")
-    run("Installing gptlib", *pip, "--no-deps", "--no-build-isolation", "--editable", ".")
+    pip_install("requirements.txt", "-r", "requirements.txt")
+    pip_install("gptlib", "--no-deps", "--no-build-isolation", "--editable", ".")
     with open(COMPLETE, "w") as stamp:
         stamp.write("")
 
