@@ -31,7 +31,7 @@ _TIKTOKEN_PATTERN = (
 # SHA-256 of the files in assets/. tools/train_stories_vocabulary.py keeps the second.
 _SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "stories.tiktoken": "877d7086d11d614d75d10412b1e2eae0a2a9a95b343542eff565393b27959d66",
+    "stories.tiktoken": "a2b93d04a7c6c758744af901df14d2783faf3622263de71b9a2ec7d7264617b2",
 }
 _N_BYTES = 256
 
