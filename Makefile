@@ -2,7 +2,9 @@
 
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := $(shell find book notebooks gptlib tools/build.py _config.yml _toc.yml -not -path '*/__pycache__*' -not -name '.ipynb_checkpoints')
+# Every file of the site and every folder, so that a file that is deleted is noticed too.
+SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc.yml \
+	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
 .PHONY: book test notebooks lab serve lint format clean repository vocabulary
 
