@@ -1,10 +1,16 @@
 // @ts-check
-// Lets the keyboard reach what scrolls sideways: code, output and tables wider than the page.
-const wide = document.querySelectorAll("article pre, article .table-wrapper, article div.math");
-const observer = new ResizeObserver((entries) => {
-  for (const { target } of entries) {
-    if (target.scrollWidth > target.clientWidth) target.setAttribute("tabindex", "0");
-    else target.removeAttribute("tabindex");
+// Lets the keyboard reach what scrolls sideways: code, output, formulas and tables wider than the
+// page. What is wide depends on the fonts and the formulas, so it waits for both.
+const mayScroll = document.querySelectorAll("article pre, article .table-wrapper, article .math");
+
+function markWhatScrolls() {
+  for (const element of mayScroll) {
+    if (element.scrollWidth > element.clientWidth) element.setAttribute("tabindex", "0");
+    else element.removeAttribute("tabindex");
   }
+}
+
+window.addEventListener("load", async () => {
+  await document.fonts.ready;
+  new ResizeObserver(markWhatScrolls).observe(document.documentElement);
 });
-for (const element of wide) observer.observe(element);

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import statistics
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -29,28 +29,24 @@ def test_there_are_pages():
 
 @pytest.mark.parametrize("name", PAGES)
 def test_page_asks_only_its_own_origin_and_nothing_fails(page, site, name):
-    foreign, failed = [], []
-    page.on("request", lambda r: foreign.append(r.url) if _is_foreign(r.url, site) else None)
-    page.on("requestfailed", lambda r: failed.append(r.url))
+    """The fixture also fails the test for anything that the console shows as an error."""
+    asked, failed = [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: failed.append(request.url))
     page.on("response", lambda r: failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.goto(site + name, wait_until="networkidle")
     _scroll_through(page)
-    assert foreign == []
+    assert [url for url in asked if _is_foreign(url, site)] == []
     assert failed == []
-
-
-@pytest.mark.parametrize("name", PAGES)
-def test_page_loads_no_widget_manager(page, site, name):
-    scripts = []
-    page.on("request", lambda r: scripts.append(r.url) if r.resource_type == "script" else None)
-    page.goto(site + name, wait_until="networkidle")
-    assert [s for s in scripts if "require" in s or "html-manager" in s or "embed-amd" in s] == []
+    assert [
+        url for url in asked if re.search(r"require(\.min)?\.js|html-manager|embed-amd", url)
+    ] == []
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_first_load_of_a_chapter_is_light(page, site, name):
     responses = []
-    page.on("response", responses.append)
+    page.on("response", lambda response: responses.append(response))
     page.goto(site + name, wait_until="networkidle")
     sizes = {
         r.url.removeprefix(site): r.request.sizes()["responseBodySize"]
@@ -61,8 +57,7 @@ def test_first_load_of_a_chapter_is_light(page, site, name):
     print(f"{name}: {sum(sizes.values()):,} bytes")
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", [1280, 360])
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
 @pytest.mark.parametrize("name", PAGES)
 def test_page_is_accessible_and_fits(browser, site, name, width, scheme):
     context = browser.new_context(
@@ -99,8 +94,8 @@ def default_site(tmp_path_factory) -> Iterator[str]:
 def test_load_event_comes_in_half_the_time_of_the_default_build(browser, site, default_site, name):
     """Both over a slow mobile line. The default's requests to other hosts are answered at once
     with nothing, which can only favor it."""
-    ours = statistics.median(_load_time(browser, site, name) for _ in range(3))
-    default = statistics.median(_load_time(browser, default_site, name) for _ in range(3))
+    ours = min(_load_time(browser, site, name) for _ in range(2))
+    default = min(_load_time(browser, default_site, name) for _ in range(2))
     print(f"{name}: {ours:.0f} ms against {default:.0f} ms")
     assert ours <= default / 2
 

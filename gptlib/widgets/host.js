@@ -1,0 +1,155 @@
+// @ts-check
+// Brings the widgets of a static page to life: it reads the state that is stored in the page and
+// offers each widget's module the front-end interface of anywidget. There is no kernel behind it.
+
+/**
+ * @typedef {{
+ *   get(name: string): any,
+ *   set(name: string, value: unknown): void,
+ *   on(event: string, callback: Function): void,
+ *   off(event?: string | null, callback?: Function | null): void,
+ *   save_changes(): void,
+ *   send(content: unknown, callbacks?: unknown, buffers?: unknown): void,
+ * }} Model
+ * @typedef {(() => void) | void} CleanUp
+ */
+
+/**
+ * A model without a kernel: it holds the state and tells who listens that it has changed.
+ * @param {Record<string, unknown>} state
+ * @returns {Model}
+ */
+export function createModel(state) {
+  const values = new Map(Object.entries(state));
+  /** @type {Map<string, Set<Function>>} */
+  const listeners = new Map();
+  /** @param {string} event @param {unknown[]} details */
+  const emit = (event, ...details) => {
+    for (const callback of [...(listeners.get(event) ?? [])]) callback(...details);
+  };
+  /** @type {Model} */
+  const model = {
+    get: (name) => values.get(name),
+    set(name, value) {
+      if (values.get(name) === value) return;
+      values.set(name, value);
+      emit(`change:${name}`, model, value);
+      emit("change", model);
+    },
+    on(event, callback) {
+      if (!listeners.has(event)) listeners.set(event, new Set());
+      listeners.get(event)?.add(callback);
+    },
+    off(event, callback) {
+      if (!event) listeners.clear();
+      else if (!callback) listeners.delete(event);
+      else listeners.get(event)?.delete(callback);
+    },
+    save_changes() {},
+    send() {},
+  };
+  return model;
+}
+
+/**
+ * Replace every `{"$asset": name}` in a state by what that file holds, and every lazy one by an
+ * object whose `load` fetches it when it is called.
+ * @param {any} value
+ * @param {(name: string) => Promise<unknown>} fetchAsset
+ * @returns {Promise<any>}
+ */
+export async function resolveAssets(value, fetchAsset) {
+  if (Array.isArray(value)) {
+    return Promise.all(value.map((item) => resolveAssets(item, fetchAsset)));
+  }
+  if (value === null || typeof value !== "object") return value;
+  if (typeof value.$asset === "string") {
+    const load = () => fetchAsset(value.$asset);
+    return value.lazy ? { load } : load();
+  }
+  const names = Object.keys(value);
+  const parts = await Promise.all(names.map((name) => resolveAssets(value[name], fetchAsset)));
+  return Object.fromEntries(names.map((name, i) => [name, parts[i]]));
+}
+
+/** @type {Map<string, Promise<unknown>>} */
+const assets = new Map();
+
+/** @param {string} name @returns {Promise<unknown>} */
+function fetchAsset(name) {
+  let asset = assets.get(name);
+  if (!asset) {
+    asset = fetch(new URL(name, import.meta.url)).then((response) => {
+      if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
+      return response.json();
+    });
+    assets.set(name, asset);
+    asset.catch(() => assets.delete(name)); // so that the next try asks again
+  }
+  return asset;
+}
+
+/** @type {WeakMap<Element, CleanUp[]>} */
+const mounted = new WeakMap();
+
+/**
+ * Draw the widget of one placeholder. If that fails, its words stay.
+ * @param {HTMLElement} place
+ */
+export async function mount(place) {
+  if (mounted.has(place)) return;
+  /** @type {CleanUp[]} */
+  const cleanUps = [];
+  mounted.set(place, cleanUps);
+  const name = place.dataset.gptlibWidget ?? "";
+  const el = document.createElement("div");
+  try {
+    if (!/^[a-z0-9_]+$/.test(name)) throw new Error(`no widget has the name '${name}'`);
+    const json = place.querySelector('script[type="application/json"]')?.textContent ?? "{}";
+    const [module, state] = await Promise.all([
+      import(new URL(`./${name}.js`, import.meta.url).href),
+      resolveAssets(JSON.parse(json), fetchAsset),
+    ]);
+    const widget = typeof module.default === "function" ? await module.default() : module.default;
+    const model = createModel(state);
+    const experimental = { invoke: () => Promise.reject(new Error("this page has no kernel")) };
+    cleanUps.push(await widget.initialize?.({ model, experimental }));
+    cleanUps.push(await widget.render({ model, el, experimental }));
+  } catch (error) {
+    unmount(place);
+    place.classList.add("gptlib-failed");
+    console.error(`gptlib: the widget '${name}' cannot be drawn here`, error);
+    return;
+  }
+  place.append(el);
+  place.classList.add("gptlib-mounted");
+}
+
+/**
+ * Take a widget off the page again.
+ * @param {HTMLElement} place
+ */
+export function unmount(place) {
+  for (const cleanUp of mounted.get(place) ?? []) cleanUp?.();
+  mounted.delete(place);
+  for (const el of place.querySelectorAll(":scope > div")) el.remove();
+  place.classList.remove("gptlib-mounted");
+}
+
+function start() {
+  /** @type {NodeListOf<HTMLElement>} */
+  const places = document.querySelectorAll("[data-gptlib-widget]");
+  const observer = new IntersectionObserver(
+    (entries) => {
+      for (const entry of entries) {
+        if (!entry.isIntersecting) continue;
+        observer.unobserve(entry.target);
+        mount(/** @type {HTMLElement} */ (entry.target));
+      }
+    },
+    { rootMargin: "600px 0px" },
+  );
+  for (const place of places) observer.observe(place);
+}
+
+if (typeof document !== "undefined") start();
