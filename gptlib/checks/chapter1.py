@@ -25,13 +25,12 @@ def _digits(answer: object) -> str | None:
         return f"Your answer is {value:g}, one short: log10(1000) is 3, but 1000 has 4 digits."
     if value > 1e6:
         return "Your answer is the number of contexts, or near it; asked for is how many digits."
+    if math.isclose(value, log10 * math.log(10), abs_tol=1):
+        return f"Your answer is {value:g}, from a natural logarithm; digits are powers of 10."
     if not value.is_integer():
         return f"Your answer is {value:g}, but digits are counted whole."
     if value != math.floor(log10) + 1:
-        return (
-            f"Your answer is {value:g}. Expected: the digits of 50,257 multiplied by itself until "
-            "1,024 factors stand there."
-        )
+        return f"Your answer is {value:g}; expected are the digits of 50,257 to the power 1,024."
     return None
 
 
@@ -97,10 +96,14 @@ def _gpus_needed(answer: object) -> str | None:
     problem = trials(answer, cases)
     if problem is None:
         return None
+    got = call(function(answer), 1e9, 1e9, 1e12, 1)
     exact = 6 * 1e9 * 1e9 / (1e12 * 86_400)
-    if compare(call(function(answer), 1e9, 1e9, 1e12, 1), exact) is None:
-        return f"{problem} There is no {exact:.2f} of a GPU: round up."
-    return problem
+    slips = {
+        exact: f" There is no {exact:.2f} of a GPU: round up.",
+        math.ceil(exact / 6): " Each token costs 6 operations for each parameter.",
+        math.ceil(exact * 86_400): " A day has 86,400 seconds.",
+    }
+    return problem + next((s for slip, s in slips.items() if compare(got, slip) is None), "")
 
 
 def _gpus(parameters: float, tokens: float, flops_per_second: float, days: float) -> int:
@@ -109,7 +112,7 @@ def _gpus(parameters: float, tokens: float, flops_per_second: float, days: float
 
 @exercise(
     "1.5",
-    shows="The best mixture leans on the long context as far as its zeros allow, and never wholly.",
+    shows="The best mixture leans on the long context as far as its zeros allow.",
 )
 def _best_mix(answer: object) -> str | None:
     cases: list[tuple[list[float], list[float]]] = [
