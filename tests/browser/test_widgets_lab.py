@@ -114,8 +114,14 @@ def notebook_page(browser: Any) -> Iterator[Any]:
         found.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
+    def answer(dialog: Any) -> None:
+        # On a busy machine Lab asks which kernel to start, before the one it started has answered.
+        print("Jupyter asked:", dialog.inner_text())
+        dialog.locator("button.jp-mod-accept").click()
+
     page.on("pageerror", on_error)
     page.on("dialog", on_dialog)
+    page.add_locator_handler(page.locator("dialog.jp-Dialog"), answer)
     yield page
     context.close()
     assert found == []

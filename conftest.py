@@ -1,4 +1,4 @@
-"""What every test lives under: no network, and in CI no skip of what CI can provide."""
+"""What tests and notebooks live under: no network, and in CI no skip of what CI can provide."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parent
 
 # Kernels and other Python processes that tests start are held to this machine too: see
 # tests/guard/sitecustomize.py. In this process pytest-socket does the same.
@@ -31,9 +31,3 @@ def pytest_runtest_makereport(item: pytest.Item):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
         report.outcome = "failed"
         report.longrepr = f"skipped in CI, which can provide what it needs: {reason}"
-
-
-@pytest.fixture(scope="session")
-def root() -> Path:
-    """Return the root of the repository."""
-    return ROOT
