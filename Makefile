@@ -18,7 +18,7 @@ notebooks: .venv/.complete  ## re-execute every notebook in place
 	@$(BIN)/python tools/execute.py
 
 lab: .venv/.complete  ## open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab --notebook-dir=notebooks
+	@$(BIN)/jupyter-lab notebooks/01_what_a_gpt_is.ipynb
 
 serve: book  ## look at the site on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
