@@ -7,6 +7,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, and no deadline: machines differ.
+settings.register_profile("book", derandomize=True, deadline=None, database=None)
+settings.load_profile("book")
 
 ROOT = Path(__file__).resolve().parent
 

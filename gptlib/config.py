@@ -60,6 +60,7 @@ def _gpt3(emb_dim: int, n_heads: int, n_layers: int) -> GPTConfig:
 # (2020), table 2.1. The table prints a width of 5,140 for the 13B model, which its 40 heads of
 # 128 do not add up to: 40 * 128 = 5,120 does. It prints 24 heads of 128 for the XL model, whose
 # width is 2,048; 16 heads of 128 give that width, and the count of parameters is the same.
+#: The configurations by name, from the course's mini model to GPT-2's four and GPT-3's eight sizes.
 FAMILY: dict[str, GPTConfig] = {
     "mini": GPTConfig(vocab_size=2_048, context_length=256, emb_dim=192, n_heads=6, n_layers=6),
     "gpt2": _gpt2(768, 12, 12),

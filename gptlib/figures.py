@@ -12,6 +12,7 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
+#: The course's colors by name.
 PALETTE: dict[str, str] = {
     "blue": "#0072B2",
     "orange": "#E69F00",
