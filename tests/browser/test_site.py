@@ -73,6 +73,25 @@ def test_page_is_accessible_and_fits(browser, site, name, width, scheme):
     assert [_summary(violation) for violation in violations] == []
 
 
+@pytest.mark.parametrize("name", CHAPTERS)
+def test_self_test_answers_by_mouse_and_by_keyboard(page, site, name):
+    page.goto(site + name, wait_until="networkidle")
+    right = page.locator("details.choice.right").first
+    wrong = page.locator("details.choice:not(.right)").first
+    for choice in (right, wrong):
+        assert not choice.locator("p").first.is_visible()
+    right.locator("summary").click()
+    wrong.locator("summary").focus()
+    page.keyboard.press("Enter")
+    for choice in (right, wrong):
+        assert choice.locator("p").first.is_visible()
+    marks = [
+        choice.locator("summary").evaluate("e => getComputedStyle(e, '::before').content")
+        for choice in (right, wrong)
+    ]
+    assert marks == ['"✓"', '"✗"']
+
+
 @pytest.fixture(scope="session")
 def default_site(tmp_path_factory) -> Iterator[str]:
     """Build the same book with Jupyter Book's default settings, and serve it."""
