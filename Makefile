@@ -12,7 +12,7 @@ book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
 
 test: .venv/.complete lint book  ## everything that CI runs
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@$(BIN)/python -m pytest -n 2
 
 notebooks: .venv/.complete  ## re-execute every notebook in place
 	@$(BIN)/python tools/execute.py

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import gzip
 import http.server
@@ -11,6 +12,7 @@ import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -105,10 +107,10 @@ def browser() -> Iterator[playwright_api.Browser]:
         browser.close()
 
 
-@pytest.fixture
-def page(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
-    """Open a page at 1280 x 800; the test fails if anything is printed as an error."""
-    context = browser.new_context(viewport={"width": 1280, "height": 800})
+@contextlib.contextmanager
+def quiet_page(browser: playwright_api.Browser, **options: Any) -> Iterator[playwright_api.Page]:
+    """Open a page in a context of its own; fail if it prints anything as an error."""
+    context = browser.new_context(**options)
     page = context.new_page()
     errors: list[str] = []
     page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
@@ -116,3 +118,10 @@ def page(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
     yield page
     context.close()
     assert errors == []
+
+
+@pytest.fixture
+def page(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
+    """Open a page at 1280 x 800; the test fails if anything is printed as an error."""
+    with quiet_page(browser, viewport={"width": 1280, "height": 800}) as page:
+        yield page

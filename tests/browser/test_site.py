@@ -92,6 +92,16 @@ def test_self_test_answers_by_mouse_and_by_keyboard(page, site, name):
     assert marks == ['"✓"', '"✗"']
 
 
+def test_search_finds_a_chapter(page, site):
+    page.goto(site + "book/index.html", wait_until="networkidle")
+    page.get_by_role("textbox", name="Search").fill("one-hot")
+    page.keyboard.press("Enter")
+    result = page.locator("#search-results a", has_text="From text to vectors").first
+    result.wait_for()
+    result.click()
+    page.get_by_role("heading", level=1).filter(has_text="From text to vectors").wait_for()
+
+
 @pytest.fixture(scope="session")
 def default_site(tmp_path_factory) -> Iterator[str]:
     """Build the same book with Jupyter Book's default settings, and serve it."""

@@ -10,7 +10,7 @@ import pytest
 
 from gptlib import accounting, tokenizer
 from gptlib.config import FAMILY
-from tests.browser.conftest import SITE
+from tests.browser.conftest import SITE, quiet_page
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
@@ -54,14 +54,8 @@ def write(widget: Any, text: str) -> None:
 @pytest.fixture
 def phone(browser: Any) -> Iterator[Page]:
     """Open a page as a phone does; the test fails if anything is printed as an error."""
-    context = browser.new_context(**PHONE)
-    page = context.new_page()
-    errors: list[str] = []
-    page.on("console", lambda m: errors.append(m.text) if m.type == "error" else None)
-    page.on("pageerror", lambda error: errors.append(str(error)))
-    yield page
-    context.close()
-    assert errors == []
+    with quiet_page(browser, **PHONE) as page:
+        yield page
 
 
 # --- architecture map -------------------------------------------------------------------------
