@@ -178,6 +178,7 @@ class TestCompare:
 
     def test_long_values_are_cut(self) -> None:
         assert len(checks.describe("x" * 1_000)) < 100
+        assert checks.describe(dict.fromkeys(range(2_047))) == "a dict of 2,047 entries"
         assert checks.describe(torch.zeros(100)) == "tensor of shape (100,) (float32)"
 
 

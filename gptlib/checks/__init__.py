@@ -180,6 +180,8 @@ def describe(value: object) -> str:
         return f"{shape}: {_cut(str(_rounded(value.tolist())))}" if value.numel() <= 8 else shape
     if isinstance(value, float):
         return f"{value:.6g}"
+    if isinstance(value, Mapping) and len(value) > 20:
+        return f"a {type(value).__name__} of {len(value):,} entries"
     try:
         return _cut(repr(value))
     except Exception:  # a reader's class may have a broken __repr__
