@@ -65,10 +65,9 @@ def add_chapter_links(
     app: Sphinx, pagename: str, _: str, context: dict[str, Any], doctree: nodes.document | None
 ) -> None:
     """Tell the template where a notebook can be opened and downloaded."""
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
-    context["repository_url"] = repository["url"]
     if doctree is None or not pagename.startswith("notebooks/"):
         return
+    repository = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
     slug = repository["url"].split("://", 1)[1].split("/", 1)[1].removesuffix(".git")
     context["colab_url"] = (
         f"https://colab.research.google.com/github/{slug}/blob/"
