@@ -26,8 +26,10 @@ LAYERS = {
     "stories": set(),
     "data": set(),
     "figures": set(),
-    "checks": {"accounting", "config", "data", "stories", "tokenizer"},
-    "widgets": {"accounting", "config", "stories", "tokenizer"},
+    "model": {"config"},
+    "attention_maps": {"model"},
+    "checks": {"accounting", "attention_maps", "config", "data", "model", "stories", "tokenizer"},
+    "widgets": {"accounting", "attention_maps", "config", "stories", "tokenizer"},
 }
 
 
