@@ -109,6 +109,25 @@ class TransformerBlock(nn.Module):
         return x + self.feed_forward(self.norm_2(x))
 
 
+class OutputHead(nn.Module):
+    """One logit for each entry of the vocabulary, from a tied or a matrix of its own; no bias.
+
+    Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017).
+    """
+
+    def __init__(self, config: GPTConfig, token_embedding: nn.Embedding) -> None:
+        super().__init__()
+        self.weight = token_embedding.weight
+        if not config.tie_head:
+            self.weight = nn.Parameter(torch.empty_like(self.weight))
+
+    def forward(self, x: Tensor) -> Tensor:
+        # A row for each entry of the vocabulary, a column for each position. The other way round,
+        # rows of 50,257 numbers would start at odd addresses, and take longer.
+        scores = self.weight @ x.flatten(0, 1).T  # (V, B * T)
+        return scores.T.view(*x.shape[:2], -1)  # (B, T, V)
+
+
 class GPT(nn.Module):
     """GPT-2: maps token ids ``(B, T)`` to the logits ``(B, T, V)`` of each next token.
 
@@ -124,11 +143,7 @@ class GPT(nn.Module):
         self.dropout = nn.Dropout(config.drop_rate)
         self.blocks = nn.ModuleList(TransformerBlock(config) for _ in range(config.n_layers))
         self.final_norm = LayerNorm(config.emb_dim)
-        # A tied head takes the embedding's matrix, so its own needs no memory ("meta").
-        device = "meta" if config.tie_head else None
-        self.output_head = nn.Linear(config.emb_dim, config.vocab_size, bias=False, device=device)
-        if config.tie_head:
-            self.output_head.weight = self.token_embedding.weight
+        self.output_head = OutputHead(config, self.token_embedding)
         initialize(self, generator)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -138,11 +153,7 @@ class GPT(nn.Module):
         x = self.dropout(x)
         for block in self.blocks:
             x = block(x)  # (B, T, C)
-        x = self.final_norm(x).flatten(0, 1)  # (B * T, C)
-        # The output head: a row for each entry of the vocabulary, a column for each position. The
-        # other way round, rows of 50,257 numbers would start at odd addresses, and take longer.
-        scores = self.output_head.weight @ x.T  # (V, B * T)
-        return scores.T.unflatten(0, ids.shape)  # (B, T, V)
+        return self.output_head(self.final_norm(x))  # (B, T, V)
 
 
 def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
