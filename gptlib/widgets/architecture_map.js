@@ -314,8 +314,8 @@ const CHAPTERS = [
   "What a GPT is",
   "From text to vectors",
   "Attention",
-  "The whole model",
-  "Training and sampling",
+  "The GPT-2 architecture",
+  "Training",
   "Pretrained weights",
 ];
 
@@ -651,6 +651,7 @@ function render({ model, el }) {
         "data-block": block.name,
         "data-kind": block.kind,
         tabindex: "-1",
+        "data-lm-suppress-shortcuts": "true", // JupyterLab asks the focused element itself
       },
       icon(block.icon),
       h("span", { class: "gptlib-am-name" }, fullTitle(block)),

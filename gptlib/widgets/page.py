@@ -29,6 +29,7 @@ _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
 # an asset from beside itself, a lazy one only when the widget asks for it.
 _ADDED: dict[str, dict[str, Any]] = {
     "architecture_map": {"family": family()},
+    "parameter_breakdown": {"family": family()},
     "token_explorer": {
         "vocabularies": {
             "stories": {"$asset": "stories_vocabulary.json"},

@@ -356,6 +356,7 @@ class Panel {
         type: "button",
         class: "gptlib-te-token",
         tabindex: "-1",
+        "data-lm-suppress-shortcuts": "true", // JupyterLab asks the focused element itself
         "data-index": String(i),
         "data-color": String(i % 4),
         "aria-label": `${spoken(bytes)}, id ${id}`,

@@ -169,7 +169,7 @@ def test_map_in_lab(notebook_page: Any, lab: Lab) -> None:
     # Keys belong to the widget while it has the focus, though Lab uses the same ones.
     attention.focus()
     page.keyboard.press("ArrowDown")
-    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
     expect(chart.locator('[data-block="norm_2"]')).to_have_attribute("aria-pressed", "true")
     expect(chart.locator('[data-block="norm_2"]')).to_be_focused()
