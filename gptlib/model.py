@@ -123,7 +123,7 @@ class OutputHead(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # A row for each entry of the vocabulary, a column for each position. The other way round,
-        # rows of 50,257 numbers would start at odd addresses, and take longer.
+        # rows of 50,257 numbers would start at odd addresses (benchmarks/model.py has both).
         scores = self.weight @ x.flatten(0, 1).T  # (V, B * T)
         return scores.T.view(*x.shape[:2], -1)  # (B, T, V)
 
