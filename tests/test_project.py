@@ -29,7 +29,7 @@ LAYERS = {
     "model": {"config"},
     "attention_maps": {"model"},
     "checks": {"accounting", "attention_maps", "config", "data", "model", "stories", "tokenizer"},
-    "widgets": {"accounting", "attention_maps", "config", "stories", "tokenizer"},
+    "widgets": {"accounting", "attention_maps", "config", "model", "stories", "tokenizer"},
 }
 
 
