@@ -866,7 +866,7 @@ function render({ model, el }) {
     drawSteps(row, column);
     if (anew || row !== before.row) {
       words[before.row]?.button.classList.remove("gptlib-at-self");
-      drawWeights(row);
+      drawTints(row);
     }
     window.clearTimeout(resting);
     if (hovered)
@@ -901,13 +901,16 @@ function render({ model, el }) {
     });
   }
 
+  /** @param {number} row @param {number} i @returns {number} how `row` looks at i, or i at it */
+  function weightBetween(row, i) {
+    return i <= row ? shown.weights[row * size() + i] : shown.weights[i * size() + row];
+  }
+
   /** @param {number} row */
-  function drawWeights(row) {
-    const n = size();
-    words.forEach(({ button, weight }, i) => {
-      const value = i <= row ? shown.weights[row * n + i] : shown.weights[i * n + row];
-      paint(button, `rgb(${tints[i > row ? 1 : 0]} / ${shadeOf(value).toFixed(2)})`);
-      write(weight, value.toFixed(2).replace(/^0/, ""));
+  function drawTints(row) {
+    words.forEach(({ button }, i) => {
+      const shade = shadeOf(weightBetween(row, i)).toFixed(2);
+      paint(button, `rgb(${tints[i > row ? 1 : 0]} / ${shade})`);
     });
     words[row].button.classList.add("gptlib-at-self");
     write(view.looker, quote(row));
@@ -916,6 +919,9 @@ function render({ model, el }) {
   function drawNumbers() {
     const { row, column } = drawn;
     const n = size();
+    words.forEach(({ weight }, i) => {
+      write(weight, weightBetween(row, i).toFixed(2).replace(/^0/, ""));
+    });
     view.body.querySelector(".gptlib-at-on")?.classList.remove("gptlib-at-on");
     view.body.children[column].classList.add("gptlib-at-on");
     write(view.caption, `What ${quote(row)} looks at, token by token, and which tokens look at it`);
@@ -1128,7 +1134,7 @@ function render({ model, el }) {
     tints = tintsOf(view.probe);
     drawThumbs();
     drawCanvas(model.get("step") ?? "weights");
-    drawWeights(drawn.row);
+    drawTints(drawn.row);
   }
 
   view.plot.addEventListener("pointermove", (event) => {
