@@ -172,3 +172,7 @@ def test_format_bytes_is_right_to_the_decimal(n):
     size = 1_024 ** ("KMGTPE".index(unit[0]) + 1)
     assert 1 <= float(number) < 1_024
     assert abs(10 * n - round(10 * float(number)) * size) * 2 <= size
+
+
+def test_format_count():
+    assert accounting.format_count(124_439_808) == "124,439,808"
