@@ -9,22 +9,9 @@ from typing import Any
 import pytest
 import torch
 
-from gptlib import checks, data
+from gptlib import data
 
 Say = Callable[[str, object], str]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Check an answer and return the one line that was printed."""
-
-    def check(name: str, answer: object) -> str:
-        checks.check(name, answer)
-        out = capsys.readouterr().out
-        assert out.count("\n") == 1, f"more than one line: {out!r}"
-        return out.rstrip("\n")
-
-    return check
 
 
 def blank(*_: Any) -> Any:

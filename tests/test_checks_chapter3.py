@@ -10,23 +10,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptlib import checks
-
 Say = Callable[[str, object], str]
 Piece = tuple[Tensor, Tensor, Tensor]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Check an answer and return the one line that was printed."""
-
-    def check(name: str, answer: object) -> str:
-        checks.check(name, answer)
-        out = capsys.readouterr().out
-        assert out.count("\n") == 1, f"more than one line: {out!r}"
-        return out.rstrip("\n")
-
-    return check
 
 
 NAMES = ["3.1", "3.2", "3.3", "3.4", "3.5", "3.6"]

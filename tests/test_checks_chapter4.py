@@ -12,25 +12,12 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from gptlib import accounting, checks
+from gptlib import accounting
 from gptlib.config import GPTConfig
 from gptlib.model import LayerNorm
 
 Say = Callable[[str, object], str]
 ALL = ["4.1", "4.2", "4.3", "4.4", "4.5", "4.6"]
-
-
-@pytest.fixture
-def say(capsys: pytest.CaptureFixture[str]) -> Say:
-    """Check an answer and return the one line that was printed."""
-
-    def check(name: str, answer: object) -> str:
-        checks.check(name, answer)
-        out = capsys.readouterr().out
-        assert out.count("\n") == 1, f"more than one line: {out!r}"
-        return out.rstrip("\n")
-
-    return check
 
 
 def blank(*_: Any) -> Any:

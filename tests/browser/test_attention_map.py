@@ -217,8 +217,8 @@ PIXELS = """canvas => {
   return Array.from({ length: width * height }, (_, i) => [...data.slice(4 * i, 4 * i + 4)]);
 }"""
 PIXEL = """(canvas, [x, y]) => [...canvas.getContext("2d").getImageData(x, y, 1, 1).data]"""
-LAST_ROW = """canvas => [
-  ...canvas.getContext("2d").getImageData(0, canvas.height - 1, canvas.width, 1).data,
+MIDDLE_ROW = """canvas => [
+  ...canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, 1).data,
 ]"""
 
 
@@ -421,9 +421,10 @@ def test_map_takes_the_theme_of_the_page(page: Page, address: str) -> None:
         page.evaluate("theme => { document.body.dataset.theme = theme; }", theme)
         page.wait_for_timeout(100)
         pixels = root.locator(".gptlib-at-canvas").evaluate(PIXELS)
-        seen.append((pixels[0], root.locator(".gptlib-at-thumbs-canvas").evaluate(LAST_ROW)))
+        seen.append((pixels[0], root.locator(".gptlib-at-thumbs-canvas").evaluate(MIDDLE_ROW)))
     assert seen[0] == seen[2]
     assert seen[0][0] != seen[1][0]
+    assert seen[0][1] != seen[1][1]  # the thumbnails too
     assert sum(seen[0][0][:3]) < 300 < 600 < sum(seen[1][0][:3])  # weight 1: dark, then light
 
 
