@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc.yml \
 	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
-.PHONY: book test notebooks lab serve lint format clean repository vocabulary
+.PHONY: book test notebooks lab serve lint format clean repository vocabulary mini
 
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
@@ -34,6 +34,9 @@ format: .venv/.complete  ## put the code into the house format
 
 vocabulary: .venv/.complete  ## train the stories' vocabulary again
 	@$(BIN)/python tools/train_stories_vocabulary.py
+
+mini: .venv/.complete  ## train the mini model again: about an hour on two cores, resumable
+	@$(BIN)/python tools/train_mini.py
 
 repository: .venv/.complete  ## make repository URL=https://github.com/you/your-fork
 	@$(BIN)/python tools/repository.py "$(URL)"

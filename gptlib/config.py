@@ -62,7 +62,7 @@ def _gpt3(emb_dim: int, n_heads: int, n_layers: int) -> GPTConfig:
 # width is 2,048; 16 heads of 128 give that width, and the count of parameters is the same.
 #: The configurations by name, from the course's mini model to GPT-2's four and GPT-3's eight sizes.
 FAMILY: dict[str, GPTConfig] = {
-    "mini": GPTConfig(vocab_size=2_048, context_length=256, emb_dim=192, n_heads=6, n_layers=6),
+    "mini": GPTConfig(vocab_size=2_048, context_length=256, emb_dim=192, n_heads=6, n_layers=4),
     "gpt2": _gpt2(768, 12, 12),
     "gpt2-medium": _gpt2(1_024, 16, 24),
     "gpt2-large": _gpt2(1_280, 20, 36),

@@ -1,14 +1,45 @@
-"""Token streams cut into training windows.
+"""Token streams, and the batches of inputs and targets that a model trains on.
 
-Shapes: ``N`` windows, ``T`` tokens in a window (the context length).
+A stream is a flat tensor of token ids. Texts in it stand between end-of-text tokens: one before
+the first, one after each. Shapes: ``B`` rows in a batch, ``N`` windows, ``T`` tokens in a row.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import codecs
+import hashlib
+import io
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
+from tiktoken import Encoding
 from torch import Tensor
+
+from gptlib import cache as caches
+
+#: The target of a position that holds no text, only padding: the loss leaves it out.
+IGNORED = -100
+#: A text file of this many bytes or more is encoded into a file, and read from there.
+LARGE_FILE = 16 * 2**20
+
+_TEXTS_AT_ONCE = 5_000
+_BATCHES_SORTED_TOGETHER = 50
+_BYTES_AT_ONCE = 2**20
+
+
+class Batches(Protocol):
+    """What :func:`gptlib.training.train` reads: the batch of any step, the same each time."""
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets of a step, both ``(B, T)`` and int64."""
+
+    def describe(self) -> dict[str, object]:
+        """Say what the batches are made of, in JSON's types, to compare two runs by."""
 
 
 def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tuple[Tensor, Tensor]:
@@ -32,3 +63,334 @@ def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tu
     inputs = stream[:-1].unfold(0, context_length, stride)  # (N, T)
     targets = stream[1:].unfold(0, context_length, stride)  # (N, T)
     return inputs, targets
+
+
+def stream_of(texts: Sequence[str], encoding: Encoding) -> Tensor:
+    """Encode texts into one stream (int32), an end-of-text token before the first, after each.
+
+    Raises ``ValueError`` if there is no text, or one is empty, or the encoding has no end-of-text,
+    and ``TypeError`` for a single string: its texts would be its characters.
+    """
+    if isinstance(texts, str):
+        raise TypeError(f"texts must be a list of texts, not one string: {texts!r:.60}")
+    if not texts or not all(texts):
+        what = f"number {list(texts).index('')} is empty" if texts else "there is none"
+        raise ValueError(f"a stream needs texts with something in them, but {what}")
+    end_of_text = _end_of_text(encoding)
+    pieces = [torch.tensor([end_of_text], dtype=torch.int32)]
+    for start in range(0, len(texts), _TEXTS_AT_ONCE):
+        some = encoding.encode_ordinary_batch(list(texts[start : start + _TEXTS_AT_ONCE]))
+        flat = [id_ for ids in some for id_ in (*ids, end_of_text)]
+        pieces.append(torch.tensor(flat, dtype=torch.int32))
+    return torch.cat(pieces)
+
+
+def read_text(path: str | Path, at_most: int | None = None) -> str:
+    """Return what a text file (UTF-8) says, or about the first ``at_most`` characters of it.
+
+    Every line end becomes a line feed; a byte order mark is left out. Raises as
+    :func:`file_stream` does.
+    """
+    parts: list[str] = []
+    for part in _decoded(_checked(path)):
+        parts.append(part)
+        if at_most is not None and sum(map(len, parts)) >= at_most:
+            break
+    return "".join(parts)[:at_most]
+
+
+def file_stream(path: str | Path, encoding: Encoding, cache: str | Path | None = None) -> Tensor:
+    """Encode a text file (UTF-8) into one stream (int32): end-of-text, the text, end-of-text.
+
+    A file of :data:`LARGE_FILE` bytes or more is encoded only once, into a file in the folder
+    ``cache`` (the course's own if it is None), and the stream is that file, mapped into memory:
+    what is not read takes none. Every line end becomes a line feed; a byte order mark is left out.
+
+    Raises ``FileNotFoundError`` if there is no such file, ``ValueError`` if it is a folder, is
+    empty, or is not UTF-8, all naming the path, and ``OSError`` if the cache cannot be written.
+    """
+    path = _checked(path)
+    if path.stat().st_size < LARGE_FILE:
+        return torch.from_numpy(np.concatenate(list(_encoded(path, encoding))))
+    folder = caches.prepare(cache)
+    tokens = folder / f"tokens-{_digest(path, encoding)}.int32"
+    if not _is_whole(tokens, _end_of_text(encoding)):
+        with caches.writing(tokens) as file:
+            for ids in _encoded(path, encoding):
+                file.write(ids.data)
+    size = tokens.stat().st_size // np.dtype(np.int32).itemsize
+    return torch.from_file(str(tokens), shared=False, size=size, dtype=torch.int32)
+
+
+def split(stream: Tensor, held_out_share: float = 0.1) -> tuple[Tensor, Tensor]:
+    """Cut a stream in two: what to train on, and its last part, held out to measure the loss on.
+
+    Both are views. Raises ``ValueError`` unless the share is between 0 and 1 and leaves each part
+    an input and its target.
+    """
+    if not 0 < held_out_share < 1:
+        raise ValueError(f"held_out_share must be between 0 and 1, not {held_out_share!r}")
+    n = round(len(stream) * held_out_share)
+    if n < 2 or len(stream) - n < 2:
+        raise ValueError(
+            f"held_out_share = {held_out_share} of {len(stream):,} tokens leaves {n:,} to hold "
+            f"out and {len(stream) - n:,} to train on; each part needs at least 2"
+        )
+    return stream[:-n], stream[-n:]
+
+
+class StoryBatches:
+    """Batches of whole texts, shuffled; rows shorter than the longest are padded at their end.
+
+    ``stream`` is what :func:`stream_of` makes. The row of a text starts with the end-of-text token
+    before it, so that a model learns to begin; its last target is the one after it, so that a
+    model learns to stop. Texts of similar length share a batch, which saves padding. In an epoch
+    every text comes once, in another order each time; what does not fill a batch, other texts each
+    time, is left out.
+
+    Raises ``ValueError`` if the stream does not begin and end with end-of-text, if it holds fewer
+    texts than ``batch_size``, an empty one, or one longer than ``context_length``, end-of-text
+    included.
+    """
+
+    def __init__(
+        self,
+        stream: Tensor,
+        end_of_text: int,
+        batch_size: int,
+        context_length: int,
+        seed: int = 0,
+    ) -> None:
+        if stream.ndim != 1 or not _is_framed(stream, end_of_text):
+            raise ValueError(
+                f"a stream of texts must begin and end with end-of-text, {end_of_text}: "
+                "gptlib.data.stream_of makes one"
+            )
+        ends = (stream == end_of_text).nonzero().flatten()
+        _require("seed", seed, at_least=0)
+        _require("batch_size", batch_size, at_least=1)
+        if len(ends) - 1 < batch_size:
+            raise ValueError(
+                f"batch_size must be from 1 to the {len(ends) - 1:,} texts in the stream, "
+                f"not {batch_size:,}"
+            )
+        self.stream, self.end_of_text = stream, end_of_text
+        self.batch_size, self.seed = batch_size, seed
+        self.starts, self.lengths = ends[:-1], ends.diff()  # (number of texts,), both
+        if int(self.lengths.min()) < 2:
+            raise ValueError(f"text number {int(self.lengths.argmin()):,} in the stream is empty")
+        if int(self.lengths.max()) > context_length:
+            raise ValueError(
+                f"a text of {int(self.lengths.max()):,} tokens, end-of-text included, does not "
+                f"fit into context_length = {context_length:,}"
+            )
+        self.per_epoch = len(self.starts) // batch_size
+        self._order = lru_cache(maxsize=2)(self._shuffle)
+        self._stream_description = lru_cache(maxsize=1)(partial(_describe, stream))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets of a step, both ``(B, T)`` and int64."""
+        epoch, number = divmod(step, self.per_epoch)
+        return self.rows(self._order(epoch)[number])
+
+    def rows(self, texts: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets of the texts with these numbers, padded."""
+        starts, lengths = self.starts[texts, None], self.lengths[texts, None]  # (B, 1)
+        columns = torch.arange(int(lengths.max()))  # (T,)
+        padding = columns >= lengths  # (B, T)
+        places = (starts + columns).clamp(max=len(self.stream) - 2)  # (B, T)
+        inputs, targets = self.stream[places].long(), self.stream[places + 1].long()
+        return inputs.masked_fill(padding, self.end_of_text), targets.masked_fill(padding, IGNORED)
+
+    def in_order(self) -> list[tuple[Tensor, Tensor]]:
+        """Return all texts, in their order, in batches: for :func:`gptlib.training.evaluate`."""
+        return [
+            self.rows(some) for some in torch.split(torch.arange(len(self.starts)), self.batch_size)
+        ]
+
+    def describe(self) -> dict[str, object]:
+        """Say what the batches are made of, in JSON's types, to compare two runs by."""
+        return {
+            "kind": type(self).__name__,
+            "batch_size": self.batch_size,
+            "seed": self.seed,
+            **self._stream_description(),
+        }
+
+    def _shuffle(self, epoch: int) -> Tensor:
+        """Return the numbers of the texts in each batch of an epoch: (batches, B)."""
+        generator = _generator(self.seed, epoch)
+        texts = torch.randperm(len(self.starts), generator=generator)
+        # What does not fill a batch goes before the sorting, or it would always be long texts.
+        texts = texts[: self.per_epoch * self.batch_size]
+        together = torch.split(texts, self.batch_size * _BATCHES_SORTED_TOGETHER)
+        by_length = [some[self.lengths[some].argsort(stable=True)] for some in together]
+        batches = torch.cat(by_length).view(self.per_epoch, self.batch_size)
+        return batches[torch.randperm(self.per_epoch, generator=generator)]
+
+
+class WindowBatches:
+    """Batches of windows cut from a stream at random places; no padding.
+
+    The stream may be of any type of whole numbers, and may be mapped into memory from a file: only
+    the windows of a batch are read. Each window is drawn anew from all of them.
+
+    Raises ``ValueError`` if the stream is too short for one window, or a number is out of range.
+    """
+
+    def __init__(self, stream: Tensor, batch_size: int, context_length: int, seed: int = 0) -> None:
+        _require("seed", seed, at_least=0)
+        _require("batch_size", batch_size, at_least=1)
+        if stream.ndim == 1 and len(stream) <= context_length:
+            raise ValueError(
+                f"a text of {len(stream):,} tokens is shorter than one window: context_length = "
+                f"{context_length:,} needs at least {context_length + 1:,}. Give more text, or a "
+                "smaller context_length."
+            )
+        self.inputs, self.targets = windows(stream, context_length, stride=1)
+        self.stream, self.batch_size, self.seed = stream, batch_size, seed
+        self.context_length = context_length
+        self._stream_description = lru_cache(maxsize=1)(partial(_describe, stream))
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """Return the inputs and the targets of a step, both ``(B, T)`` and int64."""
+        generator = _generator(self.seed, step)
+        places = torch.randint(len(self.inputs), (self.batch_size,), generator=generator)
+        return self.inputs[places].long(), self.targets[places].long()
+
+    def in_order(self) -> list[tuple[Tensor, Tensor]]:
+        """Return the stream window after window, in batches: for :func:`gptlib.training.evaluate`.
+
+        Every token but the first is a target once; what is left at the end for less than a window
+        is not.
+        """
+        inputs, targets = windows(self.stream, self.context_length, stride=self.context_length)
+        parts = (torch.split(half, self.batch_size) for half in (inputs, targets))
+        return [(rows.long(), wanted.long()) for rows, wanted in zip(*parts, strict=True)]
+
+    def describe(self) -> dict[str, object]:
+        """Say what the batches are made of, in JSON's types, to compare two runs by."""
+        return {
+            "kind": type(self).__name__,
+            "batch_size": self.batch_size,
+            "context_length": self.context_length,
+            "seed": self.seed,
+            **self._stream_description(),
+        }
+
+
+def _generator(seed: int, number: int) -> torch.Generator:
+    """Return a generator that depends on both numbers alone, so that any step can be resumed."""
+    return torch.Generator().manual_seed(seed * 1_000_003 + number)
+
+
+def _describe(stream: Tensor) -> dict[str, object]:
+    """Return the length and the SHA-256 of a stream, which takes a while if it is long."""
+    digest = hashlib.sha256(stream.contiguous().numpy().data).hexdigest()
+    return {"tokens": len(stream), "sha256": digest}
+
+
+def _require(name: str, value: object, at_least: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < at_least:
+        raise ValueError(f"{name} must be a whole number of at least {at_least}, not {value!r}")
+
+
+def _end_of_text(encoding: Encoding) -> int:
+    if "<|endoftext|>" not in encoding.special_tokens_set:
+        raise ValueError(f"the encoding {encoding.name!r} has no special token <|endoftext|>")
+    return encoding.eot_token
+
+
+def _is_framed(stream: Tensor, end_of_text: int) -> bool:
+    return len(stream) > 1 and int(stream[0]) == int(stream[-1]) == end_of_text
+
+
+def _checked(path: str | Path) -> Path:
+    path = Path(path)
+    if path.is_dir():
+        raise ValueError(f"{path} is a folder, not a text file")
+    if not path.exists():
+        raise FileNotFoundError(f"there is no file {path}")
+    return path
+
+
+def _encoded(path: Path, encoding: Encoding) -> Iterator[NDArray[np.int32]]:
+    """Yield the stream of a text file, piece by piece."""
+    end_of_text = np.array([_end_of_text(encoding)], dtype=np.int32)
+    yield end_of_text
+    for piece in _pieces(_decoded(path)):
+        yield np.array(encoding.encode_ordinary(piece), dtype=np.int32)
+    yield end_of_text
+
+
+def _pieces(parts: Iterable[str]) -> Iterator[str]:
+    """Cut a text that comes in parts where no token is cut: before a blank that follows a sign.
+
+    No piece of GPT-2's pattern goes on from a sign to a blank, nor does it look that far ahead, so
+    the pieces have the tokens of the whole. A text without blanks stays whole.
+    """
+    waiting: list[str] = []
+    for part in parts:
+        place = _last_cut(part)
+        if place:
+            yield "".join((*waiting, part[:place]))
+            waiting.clear()
+        waiting.append(part[place:])
+    if rest := "".join(waiting):
+        yield rest
+
+
+def _last_cut(part: str) -> int:
+    """Return the last place in a text where it can be cut, or 0."""
+    for place in range(len(part) - 1, 0, -1):
+        if part[place] in " \n" and not part[place - 1].isspace():
+            return place
+    return 0
+
+
+def _decoded(path: Path) -> Iterator[str]:
+    """Yield what a text file says, part by part, every line end as a line feed."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    lines = io.IncrementalNewlineDecoder(decoder, translate=True)
+    n_read, is_empty = 0, True
+    with path.open("rb") as file:
+        while True:
+            data = file.read(_BYTES_AT_ONCE)
+            n_read += len(data)
+            try:
+                text = lines.decode(data, final=not data)
+            except UnicodeDecodeError as error:
+                place = n_read - len(error.object) + error.start  # some bytes came the time before
+                raise ValueError(
+                    f"{path} is not UTF-8: {error.reason} at byte {place:,} "
+                    f"(0x{error.object[error.start]:02x})"
+                ) from None
+            if is_empty:
+                text = text.removeprefix("\ufeff")
+            is_empty = is_empty and not text
+            yield text
+            if not data:
+                break
+    if is_empty:
+        raise ValueError(f"{path} is empty")
+
+
+def _digest(path: Path, encoding: Encoding) -> str:
+    """Return the SHA-256 of a file and of all that decides how it is encoded."""
+    ranks = sorted(encoding._mergeable_ranks.items(), key=lambda item: item[1])
+    rules = (encoding._pat_str, ranks, sorted(encoding._special_tokens.items()))
+    digest = hashlib.sha256(repr(rules).encode())
+    with path.open("rb") as file:
+        while data := file.read(_BYTES_AT_ONCE):
+            digest.update(data)
+    return digest.hexdigest()
+
+
+def _is_whole(tokens: Path, end_of_text: int) -> bool:
+    """Say whether a file of tokens is there, and begins and ends as one must."""
+    if not tokens.exists() or tokens.stat().st_size < 8 or tokens.stat().st_size % 4:
+        return False
+    with tokens.open("rb") as file:
+        first = file.read(4)
+        file.seek(-4, io.SEEK_END)
+        return first == file.read(4) == np.int32(end_of_text).tobytes()

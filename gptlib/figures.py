@@ -82,15 +82,17 @@ def show(figure: Figure, alt: str) -> None:
     """
     from IPython.display import display
 
+    data, metadata = bundle(figure, alt)
+    display(data, raw=True, metadata=metadata)
+
+
+def bundle(figure: Figure, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what :func:`show` displays: the picture and the words, and the metadata for both."""
     if len(alt.split()) < 5:
         raise ValueError(f"alt must say in words what the figure shows, not {alt!r}")
     width, height = figure.get_size_inches() * _CSS_PIXELS_PER_INCH
     size = {"width": round(width), "height": round(height), "alt": alt}
-    display(
-        {"image/png": _png(figure), "text/plain": alt},
-        raw=True,
-        metadata={"image/png": size},
-    )
+    return {"image/png": _png(figure), "text/plain": alt}, {"image/png": size}
 
 
 def _png(figure: Figure) -> bytes:

@@ -12,6 +12,7 @@ from collections import Counter, defaultdict
 from collections.abc import Sequence
 from importlib import resources
 from itertools import pairwise
+from pathlib import Path
 
 import regex
 import tiktoken
@@ -31,7 +32,7 @@ _TIKTOKEN_PATTERN = (
 # SHA-256 of the files in assets/. tools/train_stories_vocabulary.py keeps the second.
 _SHA256 = {
     "vocab.bpe": "1ce1664773c50f3e0cc8842619a93edc4624525b728b188a9e0be33b7726adc5",
-    "stories.tiktoken": "a2b93d04a7c6c758744af901df14d2783faf3622263de71b9a2ec7d7264617b2",
+    "stories.tiktoken": "a675c2dab1a95100457cf84dc91b6b1ea3239c958696cc4c6dda78cdf5583c49",
 }
 _N_BYTES = 256
 
@@ -90,6 +91,42 @@ def train_bpe(text: str, vocab_size: int, special_tokens: Sequence[str] = ()) ->
     for left, right in learned:
         tokens.append(tokens[left] + tokens[right])
     return _encoding(f"bpe-{vocab_size}", tokens, special_tokens)
+
+
+def save(encoding: tiktoken.Encoding, path: str | Path) -> None:
+    """Write a vocabulary into a file for `load`: a line for each token, in tiktoken's format.
+
+    Raises ValueError if its special tokens are not END_OF_TEXT alone, with the last id.
+    """
+    if encoding._special_tokens != {END_OF_TEXT: encoding.n_vocab - 1}:
+        raise ValueError(
+            f"only {END_OF_TEXT} can be a special token, and must have the last id, "
+            f"got {encoding._special_tokens}"
+        )
+    tokens = token_bytes(encoding)[:-1]
+    lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)]
+    Path(path).write_bytes(b"".join(lines))
+
+
+def load(path: str | Path) -> tiktoken.Encoding:
+    """Return the vocabulary that `save` wrote, END_OF_TEXT last; its name is that of the file.
+
+    Raises ValueError if the file is something else, and FileNotFoundError if there is none.
+    """
+    path = Path(path)
+    tokens: list[bytes] = []
+    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+        try:
+            token, rank = line.split()
+            tokens.append(base64.b64decode(token, validate=True))
+            in_order = int(rank) == len(tokens) - 1
+        except ValueError:
+            in_order = False
+        if not in_order:
+            raise ValueError(f"{path} is not a vocabulary: line {number:,} is {line[:40]!r}")
+    if len(set(tokens)) < len(tokens) or not {bytes([n]) for n in range(_N_BYTES)} <= set(tokens):
+        raise ValueError(f"{path} is not a vocabulary: a byte is missing, or a token comes twice")
+    return _encoding(path.stem, tokens, [END_OF_TEXT])
 
 
 def token_bytes(encoding: tiktoken.Encoding) -> list[bytes]:

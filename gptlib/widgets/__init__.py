@@ -3,6 +3,15 @@
 from gptlib.widgets.architecture_map import ArchitectureMap
 from gptlib.widgets.attention_map import AttentionMap
 from gptlib.widgets.parameter_breakdown import ParameterBreakdown
+from gptlib.widgets.sampling_bench import SamplingBench
 from gptlib.widgets.token_explorer import TokenExplorer
+from gptlib.widgets.training_replay import TrainingReplay
 
-__all__ = ["ArchitectureMap", "AttentionMap", "ParameterBreakdown", "TokenExplorer"]
+__all__ = [
+    "ArchitectureMap",
+    "AttentionMap",
+    "ParameterBreakdown",
+    "SamplingBench",
+    "TokenExplorer",
+    "TrainingReplay",
+]

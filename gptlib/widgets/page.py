@@ -11,6 +11,7 @@ import html
 import json
 import posixpath
 from collections.abc import Iterable
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -21,6 +22,7 @@ from sphinx.application import Sphinx
 from gptlib import __version__, tokenizer
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import MIME_TYPE
+from gptlib.widgets.training_replay import ASSET as REPLAY
 
 _FOLDER = Path(__file__).resolve().parent
 _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
@@ -119,6 +121,8 @@ def write_files(folder: Path) -> None:
         _write(folder / source.name, source.read_text(encoding="utf-8"))
     for name in ("stories", "gpt2"):
         _write(folder / f"{name}_vocabulary.json", vocabulary_json(name))
+    replay = files("gptlib") / "assets" / "mini" / "replay.json"
+    _write(folder / REPLAY, replay.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, text: str) -> None:

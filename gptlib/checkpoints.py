@@ -1,0 +1,344 @@
+"""Checkpoints of a training run: saved whole or not at all, and read only if they are whole.
+
+A run's folder holds one checkpoint, a folder named for its step, with three files: the weights and
+the optimizer's state (safetensors), and everything else (``training.json``), which also has the
+size and the SHA-256 of the other two. Nothing is ever unpickled. The file ``.lock`` beside it is
+empty: while a training runs, it holds a lock on it, which ends with the process, however it ends.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load as tensors_of
+from safetensors.torch import save as bytes_of
+from torch import Tensor, nn
+
+from gptlib.history import History
+
+if TYPE_CHECKING:
+    from gptlib.data import Batches
+    from gptlib.training import TrainingConfig
+
+FORMAT = "gptlib checkpoint"
+VERSION = 1
+
+_WEIGHTS, _OPTIMIZER, _REST = "weights.safetensors", "optimizer.safetensors", "training.json"
+_PREFIX, _UNFINISHED = "step-", ".saving-"
+
+
+class CheckpointError(ValueError):
+    """A checkpoint cannot be used; the message names the file, and says why."""
+
+
+@dataclass
+class Run:
+    """What a checkpoint is of: a model, its optimizer, and what decides how they go on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: TrainingConfig
+    batches: Batches
+    _identity: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
+        if not self._identity:  # to describe a long stream takes a while, and it never changes
+            shape = getattr(self.model, "config", None)
+            identity = {
+                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
+                "training": {name: _plain(value) for name, value in asdict(self.config).items()},
+                "batches": self.batches.describe(),
+            }
+            self._identity = json.loads(json.dumps(identity))  # a tuple becomes a list, as there
+        return self._identity
+
+
+def save(run: Run, history: History, folder: str | Path) -> Path:
+    """Save a checkpoint into the folder, then remove the older ones; return where it lies.
+
+    The files are written beside their place and moved there once they are on the disk, so that a
+    crash or a full disk leaves the older checkpoint. Raises ``OSError`` if it cannot be written,
+    and :class:`CheckpointError` if the folder holds a checkpoint of a later step.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    place = folder / f"{_PREFIX}{history.steps:08d}"
+    for finished in _finished(folder):
+        if finished.name.rstrip("+") > place.name:
+            raise CheckpointError(f"{finished} is of a later step than {history.steps:,}")
+        if finished.name == place.name:  # the same step again: a name that comes after it
+            place = place.with_name(f"{place.name}+")
+    unfinished = folder / f"{_UNFINISHED}{secrets.token_hex(4)}"
+    try:
+        unfinished.mkdir()
+        _write(run, history, unfinished)
+        unfinished.rename(place)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    _sync_folder(folder)
+    for old in (*_finished(folder), *folder.glob(f"{_UNFINISHED}*")):
+        if old != place:
+            shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+@contextmanager
+def locked(folder: str | Path) -> Iterator[None]:
+    """Keep a run's folder, made if there is none, to this process while the context lasts.
+
+    Raises :class:`CheckpointError` if another training has it, ``OSError`` if it is not writable.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        if not _lock(file):
+            raise CheckpointError(
+                f"{folder} is in use by another training; wait for it, or give another folder"
+            )
+        yield
+
+
+def latest(folder: str | Path | None) -> Path | None:
+    """Return the newest checkpoint in a run's folder, or None."""
+    finished = _finished(Path(folder)) if folder else []
+    return finished[-1] if finished else None
+
+
+def resume(run: Run, folder: str | Path) -> History:
+    """Put the newest checkpoint's weights and state into the run; return its history.
+
+    In a folder without a checkpoint, nothing is changed and the history is empty. Raises
+    :class:`CheckpointError` if the checkpoint is damaged, of another version or of another run;
+    the run is left as it was.
+    """
+    identity, place = run.identity(), latest(folder)
+    if place is None:
+        return History()
+    record = read_record(place)
+    _require_same(identity, record["identity"], place)
+    history = _read_history(record, place)
+    weights = read_tensors(place, _WEIGHTS, record)
+    state = _unflatten(read_tensors(place, _OPTIMIZER, record), place / _OPTIMIZER)
+    _require_fit(run.model, weights, place / _WEIGHTS)
+    _require_state(run.optimizer, state, place / _OPTIMIZER)
+    groups = run.optimizer.state_dict()["param_groups"]
+    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    put_weights(run.model, weights, place / _WEIGHTS)
+    return history
+
+
+def load_weights(model: nn.Module, place: str | Path) -> History:
+    """Put a checkpoint's weights into a model, and return the history of its training.
+
+    ``place`` is the checkpoint's own folder, or the run's: then it is the newest one in there.
+    """
+    place = latest(place) or Path(place)
+    record = read_record(place)
+    history = _read_history(record, place)
+    put_weights(model, read_tensors(place, _WEIGHTS, record), place / _WEIGHTS)
+    return history
+
+
+def read_record(place: Path) -> dict[str, Any]:
+    """Return what ``training.json`` says, or raise :class:`CheckpointError`."""
+    path = place / _REST
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CheckpointError(
+            f'{path} is not a checkpoint of gptlib: it lacks "format": "{FORMAT}"'
+        )
+    if record.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has version {record.get('version')!r} of the format, and this gptlib reads "
+            f"version {VERSION}"
+        )
+    for part in ("identity", "history", "files"):
+        if not isinstance(record.get(part), dict):
+            raise CheckpointError(f'{path} is damaged: it has no "{part}"')
+    return record
+
+
+def read_tensors(place: Path, name: str, record: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the tensors of one of a checkpoint's files, or raise :class:`CheckpointError`."""
+    path = place / name
+    try:
+        expected = record["files"][name]
+        n_bytes, digest = int(expected["bytes"]), str(expected["sha256"])
+    except (KeyError, TypeError, ValueError):
+        raise CheckpointError(f"{place / _REST} is damaged: it does not describe {name}") from None
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
+    if len(data) != n_bytes:
+        raise CheckpointError(
+            f"{path} is damaged: it has {len(data):,} bytes, and {n_bytes:,} were written"
+        )
+    if hashlib.sha256(data).hexdigest() != digest:
+        raise CheckpointError(f"{path} is damaged: its SHA-256 is not that of what was written")
+    try:
+        return tensors_of(data)
+    except SafetensorError as error:
+        raise CheckpointError(f"{path} is not a safetensors file ({error})") from None
+
+
+def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    """Copy weights into a model's parameters; all names and shapes must agree.
+
+    Raises :class:`CheckpointError`, naming ``path``, if they do not; the model is left as it was.
+    """
+    _require_fit(model, weights, path)
+    with torch.no_grad():
+        for name, parameter in _named_parameters(model).items():
+            parameter.copy_(weights[name])
+
+
+def _write(run: Run, history: History, place: Path) -> None:
+    """Write a checkpoint's three files into a new folder, and wait until they are on the disk."""
+    weights = {n: p.detach().contiguous() for n, p in _named_parameters(run.model).items()}
+    contents = {
+        _WEIGHTS: bytes_of(weights),
+        _OPTIMIZER: bytes_of(_flatten(run.optimizer.state_dict()["state"])),
+    }
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "identity": run.identity(),
+        "files": {
+            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+            for name, data in contents.items()
+        },
+        "history": history.to_json(),
+    }
+    contents[_REST] = json.dumps(record).encode()
+    for name, data in contents.items():
+        with (place / name).open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    _sync_folder(place)
+
+
+def _read_history(record: Mapping[str, Any], place: Path) -> History:
+    try:
+        return History.from_json(record["history"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise CheckpointError(f"{place / _REST} is damaged: its history ({error!r})") from None
+
+
+def _require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Path) -> None:
+    for part, values in ours.items():
+        saved = theirs.get(part)
+        if not isinstance(saved, dict):
+            raise CheckpointError(f'{place / _REST} is damaged: its identity has no "{part}"')
+        for name in (*values, *(name for name in saved if name not in values)):
+            here, there = values.get(name), saved.get(name)
+            if here != there:
+                raise CheckpointError(
+                    f"{place} is of another run: its {part} has {name} = {there!r}, and this run "
+                    f"has {here!r}. Give the same values, or another folder."
+                )
+
+
+def _require_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
+    parameters = _named_parameters(model)
+    for name in (*parameters, *(name for name in weights if name not in parameters)):
+        ours = tuple(parameters[name].shape) if name in parameters else "nothing"
+        theirs = tuple(weights[name].shape) if name in weights else "nothing"
+        if ours != theirs:
+            raise CheckpointError(f"{path} has {theirs} for {name}, where the model has {ours}")
+
+
+def _require_state(
+    optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]], path: Path
+) -> None:
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    shapes = dict(enumerate(p.shape for p in parameters))
+    for number, tensors in state.items():
+        if any(t.ndim and t.shape != shapes.get(number) for t in tensors.values()):
+            raise CheckpointError(f"{path} does not fit the model's parameter number {number}")
+
+
+def _named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters by name; what ``torch.compile(model)`` returns puts a prefix there."""
+    return {n.removeprefix("_orig_mod."): p for n, p in model.named_parameters()}
+
+
+def _flatten(state: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+    return {
+        f"{number}.{name}": tensor.contiguous()
+        for number, tensors in state.items()
+        for name, tensor in tensors.items()
+    }
+
+
+def _unflatten(tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str, Tensor]]:
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, tensor in tensors.items():
+        number, _, name = key.partition(".")
+        if not number.isdecimal() or not name:
+            raise CheckpointError(f"{path} is not an optimizer's state: it has {key!r}")
+        state.setdefault(int(number), {})[name] = tensor
+    return state
+
+
+def _finished(folder: Path) -> list[Path]:
+    """Return the whole checkpoints in a folder, the newest last."""
+    name = re.compile(rf"{_PREFIX}\d{{8,}}\+*")
+    return sorted(p for p in folder.glob(f"{_PREFIX}*") if name.fullmatch(p.name) and p.is_dir())
+
+
+def _lock(file: IO[str]) -> bool:
+    """Take the lock on an open file, which ends when it is closed; say if nobody else has it."""
+    try:
+        if sys.platform == "win32":
+            import msvcrt
+
+            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        else:
+            import fcntl
+
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:  # some network drives have no locks: there, nothing is refused
+        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
+    return True
+
+
+def _sync_folder(folder: Path) -> None:
+    """Wait until a folder's list of files is on the disk."""
+    if sys.platform == "win32":  # there is no such call
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:  # nor have some network drives
+        if error.errno not in (errno.EINVAL, errno.ENOSYS, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(descriptor)
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: infinity has no number there."""
+    return str(value) if value == float("inf") else value

@@ -1,0 +1,312 @@
+"""The command line: what it prints, what it keeps, and how it ends."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from gptlib import __main__ as command_line
+from gptlib import checkpoints, texts, tokenizer, training
+from gptlib.__main__ import main
+from gptlib.config import FAMILY
+from gptlib.texts import FetchError
+
+TINY = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--batch-size", "2"]
+SMALL_TEXT = "".join(f"The {n}th line, and it's not the last.\n" for n in range(300))
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder, and measures the loss on few stories."""
+    monkeypatch.setattr(command_line, "_HELD_OUT_STORIES", 50)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GPTLIB_CACHE", str(tmp_path / "cache"))
+    return tmp_path
+
+
+def ended(capsys: pytest.CaptureFixture[str], *argv: str) -> tuple[int, str, str]:
+    """Run a command; return its exit code, what it printed, and its errors."""
+    code = main(argv)
+    return code, *capsys.readouterr()
+
+
+def failed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
+    """Run a command that fails, and return its one line."""
+    code, out, error = ended(capsys, *argv)
+    assert (code, out) == (1, "")
+    assert error.count("\n") == 1, error
+    return error
+
+
+# ---- help and usage ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", [[], ["generate"], ["train"], ["count"]])
+def test_help_says_what_there_is(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main([*command, "--help"])
+    assert ending.value.code == 0
+    said = capsys.readouterr().out
+    assert "examples:\n  python -m gptlib " in said
+    assert "None" not in said
+    assert max(map(len, said.splitlines())) <= 100
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [[], ["write"], ["train", "--steps", "many"], ["generate", "a", "b"], ["train", "--size", "x"]],
+)
+def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ending:
+        main(argv)
+    assert ending.value.code == 2
+    out, error = capsys.readouterr()
+    assert out == ""
+    assert error.startswith("usage: python -m gptlib")
+
+
+def test_every_example_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
+    """What --help shows is parsed here, all but the last step of it."""
+    shown = [text for name, text in vars(command_line).items() if name.endswith("EXAMPLES")]
+    pattern = r"^  python -m gptlib (.+?)(?:  .*)?$"
+    examples = re.findall(pattern, "\n".join(shown), re.MULTILINE)
+    assert len(examples) >= 10
+    for example in examples:
+        command_line._parser().parse_args(shlex.split(example))
+
+
+def test_the_help_loads_nothing_heavy() -> None:
+    code = (
+        "import sys; from gptlib.__main__ import main\n"
+        "try: main(['train', '--help'])\n"
+        "except SystemExit: pass\n"
+        "print([m for m in ('torch', 'numpy', 'tiktoken', 'filelock') if m in sys.modules])"
+    )
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.stdout.endswith("\n[]\n"), process.stderr
+
+
+# ---- generate ------------------------------------------------------------------------------------
+
+
+def test_the_mini_model_writes_right_after_installation(folder: Path) -> None:
+    """As a reader gives it: in another folder, another process, without a network."""
+    argv = [sys.executable, "-m", "gptlib", "generate", "Once upon a time", "--seed", "1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    process = subprocess.run(argv, capture_output=True, text=True, cwd=folder, env=environment)
+    assert (process.returncode, process.stderr) == (0, "")
+    assert process.stdout.startswith("Once upon a time")
+    assert len(process.stdout.split()) > 20
+    assert "<|endoftext|>" not in process.stdout
+
+
+def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixture[str]) -> None:
+    def written(*options: str) -> str:
+        argv = ("generate", "One day", "--max-new-tokens", "12", *options)
+        code, out, error = ended(capsys, *argv)
+        assert (code, error) == (0, "")
+        assert out.startswith("One day")
+        return out
+
+    assert written("--seed", "3") == written("--seed", "3")
+    greedy = written("--temperature", "0")
+    assert greedy == written("--top-k", "1", "--seed", "5") == written("--top-p", "1e-9")
+    assert len({written("--temperature", "3", "--seed", str(n)) for n in range(4)}) > 1
+    three = written("--number", "3", "--temperature", "0")
+    assert three == "\n---\n\n".join([greedy] * 3)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--temperature", "-1"], "temperature must be "),
+        (["--top-k", "0"], "top_k must be at least 1"),
+        (["--top-p", "2"], "top_p must be above 0 and at most 1"),
+        (["--max-new-tokens", "-1"], "max_new_tokens must be at least 0, not -1"),
+        (["--number", "0"], "--number must be at least 1, not 0"),
+        (["--model", "gpt2"], "there is no checkpoint in gpt2: --model takes mini, or a folder"),
+    ],
+)
+def test_what_cannot_be_written_is_one_line(
+    options: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert failed(capsys, "generate", *options).startswith(f"gptlib generate: {message}")
+
+
+# ---- train ---------------------------------------------------------------------------------------
+
+
+def test_a_model_of_stories_is_trained_and_writes(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    argv = ["train", *TINY, "--folder", "run", "--steps", "4", "--every", "2"]
+    code, out, error = ended(capsys, *argv)
+    assert code == 0
+    assert out.strip()
+    assert re.search(r"^[\d,]+ parameters on \w+, 4 steps of 2 rows from stories; ", error)
+    assert re.search(r"^step 2: loss \d.*\nstep 4: loss \d.*\ndone after 4 steps: ", error, re.M)
+    assert error.endswith("more of it: python -m gptlib generate --model run\n")
+    assert checkpoints.latest(folder / "run").name == "step-00000004"
+
+    code, out, error = ended(capsys, *argv)  # again: nothing is left to do, the sample is the same
+    assert (code, "step 2" in error) == (0, False)
+    code, again, error = ended(capsys, "generate", "One", "--model", "run", "--max-new-tokens", "5")
+    assert (code, error) == (0, "")
+    assert again.startswith("One")
+
+
+def test_a_model_of_a_file_learns_its_vocabulary(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "my text.txt").write_text(SMALL_TEXT)
+    argv = ["train", *TINY, "--context-length", "16", "--data", "my text.txt", "--steps", "2"]
+    code, _, error = ended(capsys, *argv, "--vocab-size", "300", "--folder", "my run")
+    assert code == 0
+    assert "held out" in error
+    assert error.endswith("more of it: python -m gptlib generate --model 'my run'\n")
+    vocabulary = tokenizer.load(folder / "my run" / "vocabulary.tiktoken")
+    assert vocabulary.n_vocab == 300
+    assert b" line" in tokenizer.token_bytes(vocabulary)
+    shape = checkpoints.read_record(checkpoints.latest("my run"))["identity"]["model"]
+    assert (shape["vocab_size"], shape["context_length"], shape["emb_dim"]) == (300, 16, 16)
+
+    code, out, _ = ended(capsys, "generate", "The 1", "--model", "my run", "--max-new-tokens", "9")
+    assert code == 0
+    assert out.startswith("The 1")
+
+    message = failed(capsys, *argv, "--vocab-size", "310", "--folder", "my run")
+    assert "vocabulary.tiktoken is another vocabulary, of another training" in message
+    assert tokenizer.load("my run/vocabulary.tiktoken").n_vocab == 300
+    other_seed = ("--vocab-size", "300", "--folder", "my run", "--seed", "5")
+    code, _, error = ended(capsys, *argv, *other_seed)
+    assert code == 1
+    assert re.search(r"\ngptlib train: .*step-00000002 is of another run: .* seed .*\n$", error)
+
+
+def test_a_text_that_cannot_be_fetched_is_replaced_only_if_asked_for(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(name: str) -> Path:
+        raise FetchError(f"there is no network for {name}")
+
+    monkeypatch.setattr(texts, "fetch", fetch)
+    argv = ["train", *TINY, "--data", "tiny-shakespeare", "--steps", "1"]
+    assert failed(capsys, *argv) == "gptlib train: there is no network for tiny-shakespeare\n"
+    code, _, error = ended(capsys, *argv, "--or-stories")
+    assert code == 0
+    assert error.startswith("there is no network for tiny-shakespeare. Training on stories instead")
+
+
+def test_a_text_of_the_course_is_fetched_and_read(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder / "fetched").write_text(SMALL_TEXT)
+    monkeypatch.setattr(texts, "fetch", {"tiny-shakespeare": folder / "fetched"}.__getitem__)
+    argv = ["train", *TINY, "--context-length", "16", "--data", "tiny-shakespeare", "--steps", "1"]
+    assert ended(capsys, *argv, "--encoding", "stories")[0] == 0
+    saved = tokenizer.load("run/vocabulary.tiktoken")
+    assert tokenizer.token_bytes(saved) == tokenizer.token_bytes(tokenizer.stories())
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "no.txt"], "there is no file no.txt: --data takes stories, a text file, or "),
+        (["--data", "https://a.b/c.txt"], "--data takes no address: save https://a.b/c.txt as a f"),
+        (["--data", "."], ". is a folder, not a text file"),
+        (["--data", "short.txt"], "text supports only"),
+        (["--data", "short.txt", "--encoding", "gpt2"], "a text of 75 tokens is shorter than one"),
+        (["--data", "latin.txt"], "latin.txt is not UTF-8: invalid continuation byte at byte 1 ("),
+        (["--steps", "0"], "steps must be a whole number of at least 1, not 0"),
+        (["--batch-size", "0"], "batch_size must be a whole number of at least 1, not 0"),
+        (["--learning-rate", "-1"], "learning_rate must be "),
+        (["--context-length", "9", "--steps", "2"], "a text of "),
+        (["--n-heads", "5", "--steps", "2"], "emb_dim must be divisible by n_heads"),
+        (["--folder", "short.txt", "--steps", "2"], "[Errno 17] File exists: 'short.txt'"),
+        (["--device", "abacus", "--steps", "2"], "Expected one of cpu, cuda"),
+    ],
+)
+def test_what_cannot_be_trained_is_one_line(
+    options: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "short.txt").write_text("A short text. " * 20)
+    (folder / "latin.txt").write_bytes("né".encode("latin-1") + b"e")
+    assert failed(capsys, "train", *options).startswith(f"gptlib train: {message}")
+
+
+@pytest.mark.parametrize(
+    ("at_step", "said"),
+    [
+        (1, r"stopped: no checkpoint was saved yet; the same command begins again:"),
+        (3, r"stopped: the last checkpoint is run.step-00000002; the same command goes on from th"),
+    ],
+)
+def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
+    at_step: int, said: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("text.txt").write_text(SMALL_TEXT)
+    argv = ["train", *TINY, "--data", "text.txt", "--encoding", "stories", "--steps", "4"]
+    argv += ["--context-length", "16", "--every", "2"]
+    original = training.compute_gradients
+    calls = []
+
+    def interrupt(*arguments):
+        calls.append(0)
+        if len(calls) == at_step:
+            raise KeyboardInterrupt
+        return original(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "compute_gradients", interrupt)
+        code, out, error = ended(capsys, *argv)
+    assert (code, out) == (130, "")
+    assert re.search(said, error)
+    assert error.endswith(f"\n  python -m gptlib {' '.join(argv)}\n")
+    code, _, error = ended(capsys, *argv)
+    assert code == 0
+    assert ("step 2" in error) == (at_step == 1)  # after a checkpoint it goes on from there
+
+
+# ---- count ---------------------------------------------------------------------------------------
+
+
+def test_count_lists_the_family(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, error = ended(capsys, "count")
+    assert (code, error) == (0, "")
+    header, *lines = out.splitlines()
+    assert header.split() == [
+        "layers", "width", "heads", "context", "parameters", "float32", "bfloat16", "training"
+    ]  # fmt: skip
+    assert [line.split()[0] for line in lines] == list(FAMILY)
+    gpt2 = "gpt2 12 768 12 1,024 124,439,808 474.7 MiB 237.4 MiB 1.9 GiB"
+    assert gpt2 in [" ".join(line.split()) for line in lines]
+    assert len({line.rindex("iB") for line in lines}) == 1  # right to right
+
+
+def test_count_shows_the_parts_of_some(capsys: pytest.CaptureFixture[str]) -> None:
+    code, out, _ = ended(capsys, "count", "gpt2", "gpt3", "--n-layers", "1", "--vocab-size", "10")
+    assert code == 0
+    rows = {line.split()[0]: line.split()[1:] for line in out.splitlines()}
+    assert rows["token_embedding"] == ["7,680", "122,880"]
+    assert rows["total"] == ["7,883,520", "1,837,412,352"]
+    assert rows["training"] == ["120.3", "MiB", "27.4", "GiB"]
+
+
+def test_count_refuses_what_is_no_member(capsys: pytest.CaptureFixture[str]) -> None:
+    message = "gptlib count: there is no 'gpt5' in the family: mini, gpt2, "
+    assert failed(capsys, "count", "gpt5").startswith(message)
+    message = "gptlib count: emb_dim must be divisible by n_heads"
+    assert failed(capsys, "count", "mini", "--emb-dim", "10").startswith(message)
+
+
+def test_a_reader_who_has_seen_enough_is_no_error() -> None:
+    argv = [sys.executable, "-m", "gptlib", "count"]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        process.stdout.close()
+        assert process.stderr.read() == b""
