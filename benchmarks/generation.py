@@ -20,7 +20,6 @@ With --lengths, times per token at 32, 256 and 1,000 tokens of text, with and wi
 """
 
 import argparse
-import copy
 import time
 from collections.abc import Callable
 from functools import partial
@@ -31,7 +30,7 @@ from torch import Tensor, nn
 from transformers import __version__
 
 from gptlib.config import GPTConfig
-from gptlib.fast_generation import FastReader, RowProducts
+from gptlib.fast_generation import FastReader, RowProducts, by_columns
 from gptlib.generation import KVCache, Reader, generate, next_logits
 from gptlib.model import GPT
 
@@ -73,19 +72,6 @@ def products_alone(model: GPT, change: Callable[[nn.Linear], nn.Module], head: n
     return multiply
 
 
-def turned(model: GPT) -> GPT:
-    """Return a copy with the same matrices in another order in memory.
-
-    A column comes after a column, not a row after a row, as in transformers' linear layers; here
-    the tied head's matrix too. MKL reads them faster so on some machines.
-    """
-    model = copy.deepcopy(model)
-    for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            module.weight.data = module.weight.data.T.contiguous().T
-    return model
-
-
 def row_products(model: GPT, dtype: torch.dtype) -> Way:
     """Return the same products, compiled, each row by itself."""
 
@@ -119,17 +105,15 @@ def compare(ours: GPT, readers: dict[str, Reader], options: argparse.Namespace) 
     ids = torch.randint(50_257, (1, options.prompt))
     big, n_new = torch.randn(60_000_000), options.new
     ways = {name: partial(write, ours, ids, n_new, reader) for name, reader in readers.items()}
-    by_columns = turned(ours)
-    ways["eager, by columns"] = partial(write, by_columns, ids, n_new, next_logits)
+    columns = by_columns(ours)
+    ways["eager, by columns"] = partial(write, columns, ids, n_new, next_logits)
     ways["transformers"] = partial(transformers_write, theirs, ids, n_new)
     tokens = {name: way() for name, way in ways.items()}
     for name, written in tokens.items():
         equal = (written == tokens["transformers"]).float().mean()
         print(f"  {name:20} {equal:.0%} of its tokens are transformers'")
     alone = {"linear float32": products_alone(ours, lambda layer: layer, ours.output_head)}
-    alone["linear, by columns"] = products_alone(
-        by_columns, lambda layer: layer, by_columns.output_head
-    )
+    alone["linear, by columns"] = products_alone(columns, lambda layer: layer, columns.output_head)
     for kind in options.dtypes:
         alone[f"rows {kind}"] = row_products(ours, getattr(torch, kind))
     times = take_turns({"sum": big.sum} | alone | ways, options.pairs)

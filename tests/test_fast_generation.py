@@ -13,7 +13,7 @@ import torch
 from torch._dynamo.utils import counters
 
 import gptlib.fast_generation
-from gptlib.fast_generation import FastReader, with_row_products
+from gptlib.fast_generation import FastReader, by_columns, with_row_products
 from gptlib.generation import KVCache, generate, next_logits
 from tests.test_generation import one_thread, random_ids, seeded, tiny, written  # noqa: F401
 
@@ -41,6 +41,16 @@ def compiled(one_thread, model):  # noqa: F811
         reader = FastReader(model, torch.float32)
     assert reader.compiled
     return reader, counters["stats"]["unique_graphs"]
+
+
+def test_another_order_in_memory_changes_no_number(model):
+    columns = by_columns(model)
+    for name, parameter in columns.named_parameters():
+        assert torch.equal(parameter, model.get_parameter(name))
+        assert parameter.ndim < 2 or parameter.stride() == (1, len(parameter))
+    assert columns.output_head.weight is columns.token_embedding.weight
+    ids = random_ids(model.config, 1, 5)
+    torch.testing.assert_close(columns(ids), model(ids))
 
 
 @pytest.mark.slow
