@@ -76,8 +76,11 @@ def keep(model: GPT, step: int) -> None:
 def untrained() -> GPT:
     """Return the model as it starts: GPT-2's random weights, but longer token vectors.
 
-    GPT-2's 0.02 is made for 768 channels. With 192, vectors of tokens that are used alike, such as
-    the colors, grow so alike themselves that the model never learns to copy them.
+    GPT-2's 0.02 is made for 768 channels, and 192 of them make a vector half as long. A first run
+    began with that, and with a decay of 0.1. Tokens that are used alike, such as the colors, came
+    to have vectors so alike (a mean cosine of 0.91 after 5,500 steps) that the model never learned
+    to copy them: where a story says its color again, it was no better than a guess. With longer
+    vectors and less decay it copies them after 1,750 steps (a mean cosine of 0.57).
     """
     model = GPT(MODEL, torch.Generator().manual_seed(SEED))
     with torch.no_grad():
