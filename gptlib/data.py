@@ -22,7 +22,7 @@ from torch import Tensor
 
 from gptlib import cache as caches
 
-#: The target of a position that holds no text, only padding: the loss leaves it out.
+#: The target of a position that holds no text, only padding. The loss leaves it out.
 IGNORED = -100
 #: A text file of this many bytes or more is encoded into a file, and read from there.
 LARGE_FILE = 16 * 2**20

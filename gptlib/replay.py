@@ -72,8 +72,8 @@ class Moment(TypedDict):
     training: float  #: mean loss of the last 25 batches before, or of the first one
     samples: list[Sample]  #: one for each prompt
     score: float  #: what the head that is shown gives to the name that comes next,
-    others: float  #: and to the other names: see :func:`name_attention`
-    map: str  #: its weights on the fragment: the lower triangle by rows, base64 of bytes, 255 is 1
+    others: float  #: and to the other names (see :func:`name_attention`)
+    map: str  #: its weights on the fragment, the lower triangle by rows, base64 of bytes, 255 is 1
 
 
 class Curve(TypedDict):
@@ -95,7 +95,7 @@ class Fragment(TypedDict):
 
     text: str
     tokens: list[str]  #: a character a byte
-    query: int  #: the token to show first: the one right before the last name
+    query: int  #: the token to show first, the one right before the last name
     name: str  #: that name
     targets: list[int]  #: its earlier places
 
