@@ -151,7 +151,7 @@ class TestConfigOf:
             ({"tie_head": True}, "mini with a head of its own your function gave tie_head = True"),
             ({"qkv_bias": True}, "gave qkv_bias = True, expected False"),
             ({"context_length": 1_024}, "gave context_length = 1024, expected 256"),
-            ({"n_layers": 5}, "gave n_layers = 5, expected 6"),
+            ({"n_layers": 5}, "gave n_layers = 5, expected 4"),
         ],
     )
     def test_wrong(self, say: Say, change: dict[str, Any], words: str) -> None:
