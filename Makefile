@@ -35,7 +35,7 @@ format: .venv/.complete  ## put the code into the house format
 vocabulary: .venv/.complete  ## train the stories' vocabulary again
 	@$(BIN)/python tools/train_stories_vocabulary.py
 
-mini: .venv/.complete  ## train the mini model again: about an hour on two cores, resumable
+mini: .venv/.complete  ## train the mini model again: about an hour and a half on two cores, resumable
 	@$(BIN)/python tools/train_mini.py
 
 repository: .venv/.complete  ## make repository URL=https://github.com/you/your-fork

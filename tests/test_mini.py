@@ -57,17 +57,31 @@ def test_its_loss_on_new_stories_is_within_5_percent_of_the_floor(mini):
     assert floor * 0.99 < loss < floor * 1.05
 
 
+@pytest.fixture(scope="module")
+def shares(written):
+    """Of the 500 stories, the shares that parse, and that keep names, pronouns and object."""
+    verdicts = [stories.judge(text) for text in written]
+    kinds = ("parses", "names", "pronouns", "object")
+    shares = {kind: sum(getattr(v, kind) for v in verdicts) / len(verdicts) for kind in kinds}
+    shares["consistent"] = sum(verdict.consistent for verdict in verdicts) / len(verdicts)
+    print({kind: f"{share:.1%}" for kind, share in shares.items()})
+    return shares
+
+
+def test_what_it_writes_mostly_follows_the_grammar(shares):
+    assert shares["parses"] >= 0.72
+    assert shares["names"] >= 0.86
+    assert shares["pronouns"] >= 0.97
+    assert shares["object"] >= 0.97
+
+
 @pytest.mark.xfail(
-    reason="the mini model has read too little: 67% parse, 83% are consistent (see make mini)",
+    reason="one rule is not learned: which of the two children was named first (see make mini)",
     strict=True,
 )
-def test_what_it_writes_follows_the_grammar(written):
-    verdicts = [stories.judge(text) for text in written]
-    parses = sum(verdict.parses for verdict in verdicts) / len(verdicts)
-    consistent = sum(verdict.consistent for verdict in verdicts) / len(verdicts)
-    print(f"{parses:.1%} parse, {consistent:.1%} are consistent")
-    assert parses >= 0.85
-    assert consistent >= 0.95
+def test_what_it_writes_follows_the_grammar(shares):
+    assert shares["parses"] >= 0.85
+    assert shares["consistent"] >= 0.95
 
 
 def test_it_does_not_recite_what_it_was_trained_on(written):
