@@ -30,6 +30,7 @@ DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 _VOCABULARY = "vocabulary.tiktoken"
 _VOCABULARY_STORIES = 4_000
 _MOST_STORIES = 200_000
+_DTYPES = ("float32", "bfloat16")
 _HELD_OUT_STORIES = 200
 _HELD_OUT_BATCHES = 20
 _CHARACTERS_FOR_A_VOCABULARY = 8_000_000
@@ -54,7 +55,13 @@ examples:
   python -m gptlib generate "Once upon a time"
   python -m gptlib generate "Once upon a time" --temperature 0    the likeliest token each time
   python -m gptlib generate --seed 7 --number 3                   three texts, the same each time
-  python -m gptlib generate "ROMEO:" --model my-run               a model that you have trained"""
+  python -m gptlib generate "ROMEO:" --model my-run               a model that you have trained
+  python -m gptlib generate "My name is" --model gpt2             OpenAI's; downloaded once
+
+A model is mini; gpt2, gpt2-medium, gpt2-large or gpt2-xl, of OpenAI; the folder of a training; a
+folder with config.json and model.safetensors; a .safetensors file; or OWNER/NAME, another GPT-2 on
+the Hugging Face hub. Its vocabulary is the one that lies beside it (vocabulary.tiktoken), or else
+the one that has as many entries as the model, of GPT-2 and the stories."""
 
 TRAIN_EXAMPLES = """\
 examples:
@@ -136,7 +143,8 @@ def _parser() -> argparse.ArgumentParser:
 def _add_generate(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("prompt", nargs="?", help="how the text begins (default: the model begins)")
-    add("--model", default="mini", help="mini, or the folder of a training")
+    add("--model", default="mini", help="a name, a folder or a file: see below")
+    add("--dtype", choices=_DTYPES, default=_DTYPES[0], help="how its numbers are kept in memory")
     add("--max-new-tokens", type=int, default=300, metavar="N", help="the most tokens to write")
     add("--temperature", type=float, default=0.8, help="0 is certain, 1 the model's own chances")
     add("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only")
@@ -148,7 +156,7 @@ def _add_generate(command: argparse.ArgumentParser) -> None:
 def _generate(args: argparse.Namespace) -> int:
     import torch
 
-    model, encoding = _load(args.model)
+    model, encoding = _load(args.model, getattr(torch, args.dtype))
     generator = torch.Generator()
     if args.seed is None:
         generator.seed()
@@ -182,27 +190,60 @@ def _write(
     print()
 
 
-def _load(name: str) -> tuple[GPT, Encoding]:
-    """Return the model of this name or folder, ready to write, and its vocabulary."""
-    from gptlib import tokenizer
+def _load(name: str, dtype: torch.dtype) -> tuple[GPT, Encoding]:
+    """Return the model that is meant, ready to write, and its vocabulary."""
+    from gptlib import checkpoints, hub
 
-    if name == "mini" and not Path(name, _VOCABULARY).exists():
-        from gptlib import pretrained
+    place, has_vocabulary = checkpoints.latest(name), Path(name, _VOCABULARY).exists()
+    if place and has_vocabulary:
+        model, folder = _trained(place).to(dtype), Path(name)
+    elif name in ("mini", *hub.RELEASED):
+        model, folder = _pretrained(name, dtype), None
+    elif place:
+        raise ValueError(f"there is no {_VOCABULARY} in {name}: 'python -m gptlib train' saves it")
+    elif has_vocabulary and not any(Path(name).glob("*.safetensors")):
+        raise ValueError(f"there is no checkpoint in {name} yet: its training was broken off")
+    else:
+        model = _pretrained(name, dtype)
+        folder = Path(name).parent if Path(name).is_file() else Path(name)
+    return model.eval(), _vocabulary(name, folder, model.config.vocab_size)
 
-        return pretrained.load("mini"), tokenizer.stories()
+
+def _trained(place: Path) -> GPT:
+    """Return the model of a training, as it was at this checkpoint."""
     from gptlib import checkpoints
     from gptlib.model import GPT
 
-    place = checkpoints.latest(name)
-    if place is None or not Path(name, _VOCABULARY).exists():
-        what = f"no {_VOCABULARY}" if place else "no checkpoint"
-        raise ValueError(
-            f"there is {what} in {name}: --model takes mini, or a folder that "
-            "'python -m gptlib train' has made"
-        )
     model = GPT(GPTConfig(**checkpoints.read_record(place)["identity"]["model"]))
     checkpoints.load_weights(model, place)
-    return model.eval(), tokenizer.load(Path(name, _VOCABULARY))
+    return model
+
+
+def _pretrained(name: str, dtype: torch.dtype) -> GPT:
+    """Return the model of this name, folder or file; what is on the hub is downloaded."""
+    from gptlib import hub, pretrained
+
+    try:
+        return pretrained.load(name, dtype)
+    except hub.DownloadError as error:
+        if name in hub.RELEASED:
+            raise
+        raise hub.DownloadError(f"there is no folder {name} here, and {error}") from None
+
+
+def _vocabulary(name: str, folder: Path | None, vocab_size: int) -> Encoding:
+    """Return the vocabulary beside a model, or the one of the course that has its size."""
+    from gptlib import tokenizer
+
+    if folder and (folder / _VOCABULARY).exists():
+        return tokenizer.load(folder / _VOCABULARY)
+    for known in (tokenizer.stories, tokenizer.gpt2):  # the second takes longer to make
+        if known().n_vocab == vocab_size:
+            return known()
+    raise ValueError(
+        f"{name} has a vocabulary of {vocab_size:,} entries, which is not GPT-2's and not the "
+        f"stories': save it as {_VOCABULARY} beside the weights"
+    )
 
 
 # ---- train ---------------------------------------------------------------------------------------

@@ -1,19 +1,21 @@
 """Checkpoints on the Hugging Face hub: fetched once, from pinned revisions, and checked.
 
-huggingface-hub downloads them into its own cache, shows its progress and goes on where it was cut
-off. Its environment variables are obeyed: ``HF_HOME`` (where the cache is), ``HF_ENDPOINT`` (a
-mirror), ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
+huggingface-hub downloads them into its own cache, shows its progress, and when the connection is
+cut goes on from there. Its environment variables are obeyed: ``HF_HOME`` (where the cache is),
+``HF_ENDPOINT`` (a mirror), ``HF_HUB_OFFLINE``, ``HF_TOKEN``.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from gptlib import cache
 
@@ -51,23 +53,24 @@ RELEASED: dict[str, Repository] = {
     ),
 }
 
-_WEIGHTS = "model.safetensors"
+_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
 
 
 def fetch(repository: Repository) -> Path:
     """Return the folder of a model's files; what is not in the cache yet is downloaded into it.
 
-    Weights are checked against their SHA-256: the one that is pinned, or the one that the hub
-    announced. Raises :class:`DownloadError` if they cannot be had or are not what they should be.
+    All files are of one commit. Weights are checked against their SHA-256: the one that is pinned,
+    or the one that the hub announced. Two processes may fetch the same model at once: one downloads
+    it, the other waits.
+
+    Raises :class:`DownloadError` if the files cannot be had or are not what they should be, and
+    ``ValueError`` for a name that the hub does not allow.
     """
     with _one_message(repository):
-        folder = _file(repository, "config.json").parent
-        try:
-            weights = [_file(repository, _WEIGHTS)]
-        except _no_such_file():
-            weights = [_file(repository, name) for name in parts(_file(repository, _INDEX))]
-        for path in weights:
+        folder = _file(repository, _CONFIG).parent
+        commit = replace(repository, revision=folder.name)  # the hub's cache names it so
+        for path in _weights(commit, folder):
             _check(repository, path)
     return folder
 
@@ -87,17 +90,37 @@ def parts(index: Path) -> list[str]:
     return sorted(listed)
 
 
+def _weights(repository: Repository, folder: Path) -> list[Path]:
+    """Return the files of a model's weights: one, or several that an index lists."""
+    has_index = (folder / _INDEX).exists()  # which was fetched only if there is no single file
+    if not has_index and (single := _file_if_any(repository, _WEIGHTS)):
+        return [single]
+    if index := _file_if_any(repository, _INDEX):
+        return [_file(repository, name) for name in parts(index)]
+    raise ValueError(f"it has no {_WEIGHTS}, and nothing but .safetensors files is read")
+
+
+def _file_if_any(repository: Repository, name: str) -> Path | None:
+    """Return a file of a model, or None if the hub says that it has none of this name."""
+    from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
+
+    try:
+        return _file(repository, name)
+    except EntryNotFoundError as error:
+        if isinstance(error, LocalEntryNotFoundError):  # the hub did not say anything
+            raise
+    return None
+
+
 def _file(repository: Repository, name: str) -> Path:
     """Return a file of a model, from the hub's cache or from the hub."""
-    from huggingface_hub import hf_hub_download  # here: it takes long to import
+    import huggingface_hub as client  # here: it takes long to import
 
-    return Path(hf_hub_download(repository.name, name, revision=repository.revision))
-
-
-def _no_such_file() -> type[Exception]:
-    from huggingface_hub.errors import EntryNotFoundError
-
-    return EntryNotFoundError
+    model, revision = repository.name, repository.revision
+    if not isinstance(client.try_to_load_from_cache(model, name, revision=revision), str):
+        # Ask once before: where there is no network, the download itself would try for minutes.
+        client.get_hf_file_metadata(client.hf_hub_url(model, name, revision=revision))
+    return Path(client.hf_hub_download(model, name, revision=revision))
 
 
 def _check(repository: Repository, path: Path) -> None:
@@ -106,23 +129,24 @@ def _check(repository: Repository, path: Path) -> None:
     A file that was found right is not read again until it changes: an empty file in the course's
     cache remembers it.
     """
-    blob = path.resolve()
-    announced = blob.name if re.fullmatch(r"[0-9a-f]{64}", blob.name) else None
+    # In the hub's cache a file is a link to one that is named for what the hub announced. That may
+    # be a link as well, into a store whose names are other hashes: so this one step, no further.
+    link = path.readlink().name if path.is_symlink() else ""
+    announced = link if re.fullmatch(r"[0-9a-f]{64}", link) else None
     wanted = (repository.sha256 if path.name == _WEIGHTS else None) or announced
     if wanted is None:  # nobody said what it should be
         return
-    state = blob.stat()
+    state = path.stat()
     name = f"{wanted[:16]}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
     seen = cache.folder() / "checked" / name
-    if seen.exists():
-        return
-    digest = _sha256(blob)
+    with contextlib.suppress(OSError):
+        if seen.exists():
+            return
+    digest = _sha256(path)
     if digest != wanted:
-        blob.unlink()
-        path.unlink(missing_ok=True)
         raise DownloadError(
-            f"{path.name} of {repository.name} is not what it should be: its SHA-256 is {digest} "
-            f"instead of {wanted}; it is deleted, and the next attempt downloads it again"
+            f"{path.name} of {repository.name} at {repository.revision} is not what it should be: "
+            f"its SHA-256 is {digest} instead of {wanted}; {_delete(path)}"
         )
     with contextlib.suppress(OSError):  # then it is read again the next time
         seen.parent.mkdir(parents=True, exist_ok=True)
@@ -137,32 +161,76 @@ def _sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
+def _delete(path: Path) -> str:
+    """Delete a file of the hub's cache and all that leads to it, and say so."""
+    places = [path]
+    while places[-1].is_symlink():
+        places.append(places[-1].parent / places[-1].readlink())
+    try:
+        for place in reversed(places):
+            place.unlink(missing_ok=True)
+    except OSError as error:
+        return f"it cannot be deleted ({error.strerror}): delete {path.resolve()} yourself"
+    return "it is deleted, and the next attempt downloads it again"
+
+
 @contextlib.contextmanager
 def _one_message(repository: Repository) -> Iterator[None]:
-    """Turn whatever the hub's client raises into a :class:`DownloadError`."""
+    """Turn whatever the hub's client raises into one :class:`DownloadError`."""
     try:
         yield
-    except (DownloadError, ValueError):
+    except DownloadError:
         raise
     except Exception as error:  # the errors of its HTTP clients have no other base in common
+        if type(error).__name__ == "HFValidationError":
+            raise ValueError(
+                f"{repository.name!r} cannot be the name of a model on the hub: that is "
+                "'owner/name', of letters, digits, '-', '_' and '.'"
+            ) from None
         raise DownloadError(
-            f"{repository.name} at {repository.revision} cannot be had: {_reason(error)}. "
-            'load("mini") needs no network.'
-        ) from error
+            f"{repository.name} at {repository.revision} cannot be had: {_reason(error)}"
+        ) from None
 
 
-def _reason(error: Exception) -> str:
-    """Say in a sentence what went wrong, and what can be done."""
+def _reason(error: BaseException) -> str:
+    """Say in a clause what went wrong, and what can be done."""
     if isinstance(error, ImportError):
-        return "huggingface-hub is not installed (pip install huggingface-hub)"
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return f"the hub answers {status}: there is no such model, or only its HF_TOKEN opens it"
-    if status == 404:
-        return "the hub answers 404: there is no such model, revision or file"
-    if status:
-        return f"the hub answers {status}: try again later"
-    if isinstance(error, PermissionError) or getattr(error, "errno", None) in (13, 28, 30):
-        return f"its cache cannot be written ({error}): set HF_HOME to a folder that can"
-    first = (str(error).splitlines() or [""])[0]
-    return f"is there a network? ({type(error).__name__}: {first})"
+        return f"huggingface-hub is needed ({error}): pip install huggingface-hub"
+    from huggingface_hub import errors
+
+    first = (str(error).strip().splitlines() or [""])[0]
+    response = getattr(error, "response", None)
+    if response is not None:
+        return _answer(error, response)
+    if isinstance(error, errors.LocalEntryNotFoundError) and error.__cause__:
+        return _reason(error.__cause__)
+    if isinstance(error, errors.OfflineModeIsEnabled):
+        return "it is not in the cache, and HF_HUB_OFFLINE says that nothing is downloaded"
+    if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "there is no room left for it: make room, or set HF_HOME to a folder that has it"
+    if isinstance(error, OSError) and error.filename:
+        return f"the hub's cache cannot be written ({error}): set HF_HOME to a folder that can"
+    if "Consistency check failed" in first:
+        return f"what arrived is not whole ({first}): try again"
+    if type(error) is ValueError:  # of this file
+        return first
+    what = f"({type(error).__name__}: {first})"
+    if type(error).__name__ in ("RemoteProtocolError", "ReadError", "ChunkedEncodingError"):
+        return f"the connection was cut {what}: try again"
+    return f"the hub cannot be reached: is there a network? {what}"
+
+
+def _answer(error: BaseException, response: Any) -> str:
+    """Say what an answer of the hub that is an error means, and what can be done."""
+    from huggingface_hub import errors
+
+    status = f"the hub answers {response.status_code}"
+    if isinstance(error, errors.GatedRepoError):
+        return f"{status}: agree to its terms on the hub, and set HF_TOKEN to your token"
+    if isinstance(error, errors.RevisionNotFoundError):
+        return f"{status}: there is no such revision"
+    if isinstance(error, errors.EntryNotFoundError):
+        return f"{status}: it has no {str(response.url).rsplit('/', 1)[-1]}"
+    if response.status_code in (401, 403, 404):
+        return f"{status}: there is no such model, or only its owner's HF_TOKEN opens it"
+    return f"{status}: try again later"

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -63,7 +64,17 @@ NAMES = (
 
 #: What is in a file and is not a weight: the masks that older versions of transformers stored.
 _BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
-#: What a ``config.json`` may say, where it says it: the first is what is written.
+#: The numbers of a ``config.json``, by our names; where it lacks one, GPTConfig's default holds.
+_SETTINGS = {
+    "vocab_size": "vocab_size",
+    "context_length": "n_positions",
+    "emb_dim": "n_embd",
+    "n_heads": "n_head",
+    "n_layers": "n_layer",
+    "drop_rate": "resid_pdrop",
+    "tie_head": "tie_word_embeddings",
+}
+#: What else a ``config.json`` may say, where it says it: the first is what is written.
 _ALLOWED: dict[str, tuple[object, ...]] = {
     "model_type": ("gpt2",),
     "activation_function": ("gelu_new", "gelu_pytorch_tanh"),
@@ -72,8 +83,11 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
-_CONFIG, _WEIGHTS = "config.json", "model.safetensors"
+_CONFIG, _WEIGHTS, _PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
 _INDEX = f"{_WEIGHTS}.index.json"
+_WIDEST = 10**8  # of a model that PyTorch can count the numbers of
+_NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
+_DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
 
 
 def load(
@@ -84,27 +98,28 @@ def load(
     """Return a trained model, in evaluation mode.
 
     ``name_or_path`` is "mini", the course's own, which comes with it; a released GPT-2 ("gpt2",
-    "gpt2-medium", "gpt2-large", "gpt2-xl"); the path of a folder or a ``.safetensors`` file; or
-    another GPT-2 on the Hugging Face hub, as "owner/name". What is on the hub is downloaded once
-    (:func:`gptlib.hub.fetch`). A ``.safetensors`` file without ``config.json`` beside it must have
-    the shapes of a model in :data:`gptlib.config.FAMILY`.
+    "gpt2-medium", "gpt2-large", "gpt2-xl"); a folder or a ``.safetensors`` file; or another GPT-2
+    on the Hugging Face hub, as "owner/name". A ``Path``, or a text such as "./gpt2", is always one
+    of your own files. What is on the hub is downloaded once (:func:`gptlib.hub.fetch`).
+
+    ``config.json`` decides the shape. A file without one beside it must have the token and position
+    embeddings of a model in :data:`gptlib.config.FAMILY`, and is taken for that one.
 
     The model is built without memory, and each tensor read from a memory map into its place: beside
     the model, the largest tensor is all that memory must hold.
 
     Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
-    :class:`gptlib.hub.DownloadError` if they cannot be had; ``ValueError`` for another name or a
-    ``dtype`` of whole numbers; ``FileNotFoundError`` for a path where nothing is.
+    :class:`gptlib.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a path where
+    nothing is; ``ValueError`` for another name, type or device.
     """
-    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"dtype must be a floating-point type such as torch.float32, not {dtype}")
+    _require_usable(dtype, device)
     with _place(name_or_path) as place:
         tensors = Tensors(place)
-        config = _config(place, tensors)
-        state = dict(_read(tensors, config, dtype, torch.device(device)))
-    if config.tie_head:
+        model = blank(_config(tensors))
+        _require_fit(tensors, model)
+        state = dict(_read(tensors, model.config, dtype, torch.device(device)))
+    if model.config.tie_head:
         state["output_head.weight"] = state["token_embedding.weight"]
-    model = blank(config)
     model.load_state_dict(state, assign=True)
     return model.eval()
 
@@ -113,15 +128,23 @@ def save(model: GPT, folder: str | Path) -> Path:
     """Write a model as transformers' ``GPT2LMHeadModel.from_pretrained`` opens it; return where.
 
     The files take the place of those that are there only once they are written whole. Weights keep
-    their type. Raises ``OSError`` if they cannot be written.
+    their type. A model without biases for queries, keys and values gets zeros there, which is the
+    same model. Raises ``OSError`` if the files cannot be written.
     """
+    model = getattr(model, "_orig_mod", model)  # torch.compile(model) returns a wrapper
+    if model.config.tie_head and model.output_head.weight is not model.token_embedding.weight:
+        raise ValueError("the head has a matrix of its own, but model.config.tie_head is True")
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as unfinished:
         new = Path(unfinished)
-        save_file(to_gpt2(model), new / _WEIGHTS, metadata={"format": "pt"})
         text = json.dumps(settings_of(model), indent=2)
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
+        try:
+            save_file(to_gpt2(model), new / _WEIGHTS, metadata={"format": "pt"})
+        except SafetensorError as error:
+            raise OSError(f"{folder / _WEIGHTS} cannot be written: {error}") from None
+        shutil.copymode(new / _CONFIG, new / _WEIGHTS)  # safetensors lets only its owner read it
         for name in (_WEIGHTS, _CONFIG):
             (new / name).replace(folder / name)
     return folder
@@ -142,13 +165,12 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
     """Return a model's tensors under GPT-2's names, transposed where they are stored so."""
     parameters, tensors = dict(model.named_parameters()), {}
     for ours, theirs, transposed in names(model.config):
-        prefix = "" if theirs == "lm_head.weight" else "transformer."
-        if ours in parameters:
+        if ours.endswith("query_key_value.bias") and not model.config.qkv_bias:
+            tensor = model.token_embedding.weight.new_zeros(3 * model.config.emb_dim)
+        else:
             tensor = parameters[ours].detach()
-            tensors[prefix + theirs] = (tensor.T if transposed else tensor).contiguous()
-        else:  # a model without the biases of queries, keys and values: they are 0
-            like = model.token_embedding.weight
-            tensors[prefix + theirs] = like.new_zeros(3 * model.config.emb_dim)
+        prefix = "" if theirs == "lm_head.weight" else "transformer."
+        tensors[prefix + theirs] = (tensor.T if transposed else tensor).contiguous()
     return tensors
 
 
@@ -156,16 +178,12 @@ def settings_of(model: GPT) -> dict[str, Any]:
     """Return what ``config.json`` says of a model, in transformers' terms."""
     config = model.config
     last = config.vocab_size - 1  # the end of text, in GPT-2's vocabulary and the stories'
-    settings = {name: values[0] for name, values in _ALLOWED.items()}
-    return settings | {
+    return {
         "architectures": ["GPT2LMHeadModel"],
-        "vocab_size": config.vocab_size,
-        "n_positions": config.context_length,
-        "n_embd": config.emb_dim,
-        "n_head": config.n_heads,
-        "n_layer": config.n_layers,
-        **{f"{place}_pdrop": config.drop_rate for place in ("embd", "attn", "resid")},
-        "tie_word_embeddings": config.tie_head,
+        **{name: values[0] for name, values in _ALLOWED.items()},
+        **{theirs: getattr(config, ours) for ours, theirs in _SETTINGS.items()},
+        "embd_pdrop": config.drop_rate,
+        "attn_pdrop": config.drop_rate,
         "bos_token_id": last,
         "eos_token_id": last,
         "dtype": str(model.token_embedding.weight.dtype).removeprefix("torch."),
@@ -181,22 +199,24 @@ def config_of(settings: Mapping[str, Any]) -> GPTConfig:
         if settings.get(name, allowed[0]) not in allowed:
             wanted = " or ".join(map(repr, allowed))
             raise ValueError(f"{name} is {settings[name]!r}, and GPT-2 has {wanted}")
-    config = GPTConfig(
-        vocab_size=settings.get("vocab_size", 50_257),
-        context_length=settings.get("n_positions", 1_024),
-        emb_dim=settings.get("n_embd", 768),
-        n_heads=settings.get("n_head", 12),
-        n_layers=settings.get("n_layer", 12),
-        drop_rate=settings.get("resid_pdrop", 0.1),
-        tie_head=settings.get("tie_word_embeddings", True),
-    )
+    given = {ours: settings[name] for ours, name in _SETTINGS.items() if name in settings}
+    try:
+        config = GPTConfig(**given)
+    except ValueError as error:  # it says our names, where the reader of the file needs theirs
+        theirs = re.sub("|".join(_SETTINGS), lambda found: _SETTINGS[found[0]], str(error))
+        raise ValueError(theirs) from None
     if settings.get("n_inner") not in (None, 4 * config.emb_dim):
-        raise ValueError(f"n_inner is {settings['n_inner']!r}, and GPT-2 has 4 * n_embd")
+        raise ValueError(
+            f"n_inner is {settings['n_inner']!r}, and GPT-2 has 4 * n_embd = {4 * config.emb_dim:,}"
+        )
     return config
 
 
-class _Blank(TorchFunctionMode):
-    """Draw no random numbers: where tensors have no memory, that only costs time."""
+class _Undrawn(TorchFunctionMode):
+    """Skip ``torch.nn.init``: drawing for tensors without memory only costs time, seconds at first.
+
+    PyTorch hands each of those functions that draws to the mode before it starts.
+    """
 
     def __torch_function__(
         self,
@@ -205,14 +225,14 @@ class _Blank(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        if func in (Tensor.normal_, Tensor.uniform_):
-            return args[0]
+        if getattr(func, "__module__", None) == nn.init.__name__:
+            return None
         return func(*args, **(kwargs or {}))
 
 
 def blank(config: GPTConfig) -> GPT:
     """Return a model of this shape whose parameters have no memory: PyTorch's meta device."""
-    with torch.device("meta"), _Blank():
+    with torch.device("meta"), _Undrawn():
         return GPT(config)
 
 
@@ -220,30 +240,31 @@ class Tensors:
     """The tensors of a checkpoint by their names, without the prefix that some files have.
 
     ``place`` is a ``.safetensors`` file, or a folder that has one, or several and an index.
-    ``shapes`` has every tensor but the masks. Raises :class:`PretrainedError` if a file is damaged.
+    ``shapes`` has every tensor but the masks, ``paths`` the file that each is in. Raises
+    :class:`PretrainedError` if a file is damaged.
     """
 
     def __init__(self, place: Path) -> None:
         self.place = place
         self.files = _files(place)
-        self._at: dict[str, tuple[Path, str]] = {}
         self.shapes: dict[str, tuple[int, ...]] = {}
+        self.paths: dict[str, Path] = {}
+        self._stored: dict[str, str] = {}
         for path in self.files:
             with self._open(path) as file:
                 for stored in file.keys():  # noqa: SIM118
                     name = stored.removeprefix("transformer.")
                     if _BUFFERS.fullmatch(name):
                         continue
-                    if name in self._at:
+                    if name in self.paths:
                         raise PretrainedError(f"{path} has {name} for the second time")
-                    self._at[name] = path, stored
                     self.shapes[name] = tuple(file.get_slice(stored).get_shape())
+                    self.paths[name], self._stored[name] = path, stored
 
     def __getitem__(self, name: str) -> Tensor:
         """Return a tensor, in a memory map of its own, which ends when the tensor does."""
-        path, stored = self._at[name]
-        with self._open(path) as file:
-            tensor: Tensor = file.get_tensor(stored)
+        with self._open(self.paths[name]) as file:
+            tensor: Tensor = file.get_tensor(self._stored[name])
         return tensor
 
     @staticmethod
@@ -268,10 +289,25 @@ def mini_record() -> dict[str, Any]:
     return record
 
 
+def _require_usable(dtype: torch.dtype, device: str | torch.device) -> None:
+    """Raise ``ValueError`` unless a model can be made of this type and there, before any work."""
+    if dtype not in _DTYPES:
+        known = ", ".join(map(str, _DTYPES))
+        raise ValueError(f"dtype must be one of {known}, not {dtype!r}")
+    try:
+        torch.zeros(1, dtype=dtype, device=device).item()
+    except Exception as error:  # a device that is not there has many: even ImportError
+        first = (str(error).splitlines() or [""])[0]
+        raise ValueError(
+            f'device must be one that PyTorch has here, such as "cpu", not {str(device)!r}: {first}'
+        ) from None
+
+
 @contextmanager
 def _place(name_or_path: str | Path) -> Iterator[Path]:
     """Yield the folder or file that is meant, downloaded if it is not here."""
-    name, path = str(name_or_path), Path(name_or_path)
+    path = Path(name_or_path)
+    name = name_or_path if isinstance(name_or_path, str) else ""
     if name == "mini":
         with as_file(files("gptlib") / "assets" / "mini") as folder:
             yield folder
@@ -279,10 +315,10 @@ def _place(name_or_path: str | Path) -> Iterator[Path]:
         yield hub.fetch(hub.RELEASED[name])
     elif path.exists():
         yield path
-    elif re.fullmatch(r"[\w.-]+/[\w.-]+", name) and isinstance(name_or_path, str):
+    elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(?<!\.safetensors)", name):
         yield hub.fetch(hub.Repository(name))
-    elif isinstance(name_or_path, Path) or "/" in name or name.endswith(".safetensors"):
-        raise FileNotFoundError(f"there is no folder or file {name}")
+    elif not name or re.search(r"[/\\]|\.safetensors$", name):
+        raise FileNotFoundError(f"there is no folder or file {path}")
     else:
         known = ", ".join(("mini", *hub.RELEASED))
         raise ValueError(
@@ -298,52 +334,102 @@ def _files(place: Path) -> list[Path]:
     if (place / _WEIGHTS).is_file():
         return [place / _WEIGHTS]
     if not (place / _INDEX).is_file():
-        raise PretrainedError(f"{place} has no {_WEIGHTS}: nothing but .safetensors files is read")
-    return [place / name for name in hub.parts(place / _INDEX)]
+        why = "only .safetensors files are read"
+        if (place / _PICKLE).exists():
+            why = f"{_PICKLE} is a pickle, which can run any program: {why}"
+        raise PretrainedError(f"{place} has no {_WEIGHTS}; {why}")
+    try:
+        paths = [place / name for name in hub.parts(place / _INDEX)]
+    except ValueError as error:
+        raise PretrainedError(str(error)) from None
+    for path in paths:
+        if not path.is_file():
+            raise PretrainedError(f"{place / _INDEX} lists {path.name}, which is not there")
+    return paths
 
 
-def _config(place: Path, tensors: Tensors) -> GPTConfig:
-    """Return the shape of a checkpoint's model, once every tensor has been seen to fit it."""
-    path = (place.parent if place.is_file() else place) / _CONFIG
-    if path.is_file():
-        try:
-            config = config_of(json.loads(path.read_text(encoding="utf-8")))
-        except (ValueError, AttributeError) as error:
-            raise PretrainedError(f"{path} is not that of a GPT-2: {error}") from None
-    else:
-        config = _known(place, tensors)
-    wanted = _shapes(config)
-    wrong = [f"{name} is missing" for name in wanted if name not in tensors.shapes]
-    for name, shape in tensors.shapes.items():
-        if name == "lm_head.weight" and config.tie_head:
-            if shape != wanted["wte.weight"] or not torch.equal(
-                tensors[name], tensors["wte.weight"]
-            ):
-                wrong.append(f"{name} is not wte.weight, and config.json says they are one")
-        elif name not in wanted:
-            wrong.append(f"{name} is unknown")
-        elif shape != wanted[name]:
-            wrong.append(f"{name} is {shape} instead of {wanted[name]}")
-    if wrong:
-        few = "; ".join(wrong[:5]) + (f"; and {len(wrong) - 5:,} more" if len(wrong) > 5 else "")
-        raise PretrainedError(f"{place} does not have the tensors of a GPT-2 of its shape: {few}")
+def _config(tensors: Tensors) -> GPTConfig:
+    """Return the shape of a checkpoint's model: what config.json says, or the one it must be."""
+    folder = tensors.place.parent if tensors.place.is_file() else tensors.place
+    path = folder / _CONFIG
+    if not path.is_file():
+        return _known(tensors, path)
+    try:
+        settings = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise PretrainedError(f"{path} is not JSON: {error}") from None
+    if not isinstance(settings, dict):
+        raise PretrainedError(f"{path} has a {type(settings).__name__} instead of settings by name")
+    try:
+        config = config_of(settings)
+    except ValueError as error:
+        raise PretrainedError(f"{path} is not that of a GPT-2: {error}") from None
+    width = max(config.vocab_size, config.context_length, config.emb_dim)
+    if config.n_layers > len(tensors.shapes) or width > _WIDEST:
+        # To build such a model could take for ever.
+        raise PretrainedError(
+            f"{path} asks for {config.n_layers:,} layers, {width:,} wide, and {tensors.place} has "
+            f"{len(tensors.shapes):,} tensors"
+        )
     return config
 
 
-def _known(place: Path, tensors: Tensors) -> GPTConfig:
-    """Return the configuration in FAMILY that has the shapes of a file without ``config.json``."""
+def _known(tensors: Tensors, path: Path) -> GPTConfig:
+    """Return the configuration in FAMILY whose embeddings a checkpoint has."""
+    embeddings = tensors.shapes.get("wte.weight"), tensors.shapes.get("wpe.weight")
     for config in FAMILY.values():
-        if _shapes(config).items() <= tensors.shapes.items():
+        width = config.emb_dim
+        if embeddings == ((config.vocab_size, width), (config.context_length, width)):
             return config
     raise PretrainedError(
-        f"{place} has no {_CONFIG} beside it, and its tensors are of no size that the course knows"
+        f"there is no {path}, and the tensors of {tensors.place} are of no size that the course "
+        "knows"
     )
 
 
-def _shapes(config: GPTConfig) -> dict[str, tuple[int, ...]]:
-    """Return the shapes that the tensors of a model have in a file."""
-    ours = {name: tuple(tensor.shape) for name, tensor in blank(config).state_dict().items()}
-    return {row.theirs: ours[row.ours][:: -1 if row.transposed else 1] for row in names(config)}
+def _require_fit(tensors: Tensors, model: GPT) -> None:
+    """Raise :class:`PretrainedError` unless the tensors are those of the model, each of them."""
+    ours = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    rows = names(model.config)
+    wanted = {row.theirs: ours[row.ours][:: -1 if row.transposed else 1] for row in rows}
+    wrong = {name: "is missing" for name in wanted if name not in tensors.shapes}
+    for name, shape in tensors.shapes.items():
+        if name == "lm_head.weight" and model.config.tie_head:
+            if not _are_equal(tensors, name, "wte.weight"):
+                wrong[name] = "is not wte.weight, and the model has one matrix for both"
+        elif name not in wanted:
+            wrong[name] = "is unknown"
+        elif shape != wanted[name]:
+            wrong[name] = f"is {shape} instead of {wanted[name]}"
+    if wrong:
+        raise PretrainedError(
+            f"{tensors.place} does not have the tensors of its GPT-2: {_list_of(wrong)}"
+        )
+
+
+def _are_equal(tensors: Tensors, first: str, second: str) -> bool:
+    return tensors.shapes.get(first) == tensors.shapes.get(second) and torch.equal(
+        tensors[first], tensors[second]
+    )
+
+
+def _list_of(wrong: Mapping[str, str]) -> str:
+    """Say what is wrong with each tensor, once for those that only their block tells apart."""
+    blocks: dict[tuple[str, str], list[int]] = {}
+    for name, what in wrong.items():
+        number = _NUMBER.search(name)
+        kind = _NUMBER.sub("*", name, count=1), what
+        blocks.setdefault(kind, []).extend([int(number[0])] if number else [])
+    parts = []
+    for (name, what), numbers in blocks.items():
+        first, *more = sorted(numbers) or [0]
+        if not more:
+            parts.append(f"{name.replace('*', str(first), 1)} {what}")
+        elif more[-1] - first == len(more):
+            parts.append(f"{name} {what} (* from {first} to {more[-1]})")
+        else:
+            parts.append(f"{name} {what} (* being {first}, {', '.join(map(str, more))})")
+    return "; ".join(parts)
 
 
 def _read(
@@ -351,18 +437,18 @@ def _read(
 ) -> Iterator[tuple[str, nn.Parameter]]:
     """Yield each parameter's name and its tensor, in a memory of its own."""
     for ours, theirs, transposed in names(config):
-        stored = tensors[theirs]
+        stored, path = tensors[theirs], tensors.paths[theirs]
         if not stored.is_floating_point():
-            raise PretrainedError(f"{tensors.place}: {theirs} has whole numbers ({stored.dtype})")
-        tensor = stored.T if transposed else stored
-        tensor = torch.empty(tensor.shape, dtype=dtype, device=device).copy_(tensor)
+            raise PretrainedError(f"{path}: {theirs} has numbers of type {stored.dtype}")
+        turned = stored.T if transposed else stored
+        tensor = torch.empty(turned.shape, dtype=dtype, device=device).copy_(turned)
         if not _is_finite(tensor):
-            raise PretrainedError(
-                f"{tensors.place}: {theirs} has numbers that are infinite or not a number"
-            )
+            if _is_finite(stored.double()):
+                raise PretrainedError(f"{path}: {theirs} has numbers too large for {dtype}")
+            raise PretrainedError(f"{path}: {theirs} has numbers that are infinite or not a number")
         yield ours, nn.Parameter(tensor)
 
 
 def _is_finite(tensor: Tensor) -> bool:
     # One number that is not finite makes the sum so: no second tensor is needed to see it.
-    return bool(tensor.sum(dtype=torch.float32).isfinite()) or bool(tensor.isfinite().all())
+    return bool(tensor.sum().isfinite()) or bool(tensor.isfinite().all())

@@ -18,7 +18,7 @@ import traitlets
 from IPython.core.formatters import DisplayFormatter
 from torch import nn
 
-from gptlib import tokenizer
+from gptlib import pretrained, tokenizer
 from gptlib.attention_maps import AttentionSteps, attention_maps
 from gptlib.config import GPTConfig
 from gptlib.model import GPT, CausalSelfAttention
@@ -219,6 +219,25 @@ def test_half_precision_models_can_be_shown() -> None:
         .softmax(-1),
         atol=1e-4,
     )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_loaded_model_can_be_shown(dtype: torch.dtype) -> None:
+    model = pretrained.load("mini", dtype)
+    maps = AttentionMap(model, "Once upon a time", tokenizer.stories()).maps
+    assert (maps["layers"], maps["heads"]) == (model.config.n_layers, model.config.n_heads)
+    ids = torch.tensor([tokenizer.stories().encode_ordinary("Once upon a time")])
+    steps = attention_maps(model, ids)
+    weights = steps.scaled[:, 0].double() + torch.full((ids.shape[1],) * 2, -torch.inf).triu(1)
+    assert torch.allclose(drawn(maps)[2], weights.softmax(-1), atol=WEIGHT_ERROR)
+
+
+def test_a_model_from_a_folder_with_a_head_of_its_own_can_be_shown(tmp_path: Path) -> None:
+    """It has GPT-2's encoding, as one of 124 million parameters has."""
+    saved = gpt(peaked=30, tie_head=False, n_layers=2)
+    model = pretrained.load(pretrained.save(saved, tmp_path))
+    widget = AttentionMap(model, TEXT, tokenizer.gpt2())
+    assert widget.maps == AttentionMap(saved.eval(), TEXT, tokenizer.gpt2()).maps
 
 
 def test_output_is_the_same_each_time_and_names_no_number_of_the_model(model: GPT) -> None:

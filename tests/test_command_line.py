@@ -10,11 +10,15 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
+from tiktoken import Encoding
 
 from gptlib import __main__ as command_line
-from gptlib import checkpoints, texts, tokenizer, training
+from gptlib import checkpoints, hub, pretrained, texts, tokenizer, training
 from gptlib.__main__ import main
-from gptlib.config import FAMILY
+from gptlib.config import FAMILY, GPTConfig
+from gptlib.generation import write
+from gptlib.model import GPT
 from gptlib.texts import FetchError
 
 TINY = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--batch-size", "2"]
@@ -82,11 +86,12 @@ def test_every_example_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_the_help_loads_nothing_heavy() -> None:
+    heavy = ("torch", "numpy", "tiktoken", "filelock", "safetensors", "huggingface_hub")
     code = (
         "import sys; from gptlib.__main__ import main\n"
         "try: main(['train', '--help'])\n"
         "except SystemExit: pass\n"
-        "print([m for m in ('torch', 'numpy', 'tiktoken', 'filelock') if m in sys.modules])"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout.endswith("\n[]\n"), process.stderr
@@ -130,13 +135,92 @@ def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixt
         (["--top-p", "2"], "top_p must be above 0 and at most 1"),
         (["--max-new-tokens", "-1"], "max_new_tokens must be at least 0, not -1"),
         (["--number", "0"], "--number must be at least 1, not 0"),
-        (["--model", "gpt2"], "there is no checkpoint in gpt2: --model takes mini, or a folder"),
+        (["--model", "none"], "there is no model 'none'; there is mini, gpt2, gpt2-medium, gpt2-"),
+        (["--model", "./none"], "there is no folder or file "),
+        (["--model", "none.safetensors"], "there is no folder or file none.safetensors"),
+        (["--model", "."], ". has no model.safetensors"),
     ],
 )
 def test_what_cannot_be_written_is_one_line(
     options: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failed(capsys, "generate", *options).startswith(f"gptlib generate: {message}")
+
+
+def saved(folder: str, vocab_size: int) -> GPT:
+    """Save a tiny model, and return it."""
+    shape = GPTConfig(vocab_size, context_length=16, emb_dim=16, n_heads=2, n_layers=1)
+    model = GPT(shape, torch.Generator().manual_seed(0)).eval()
+    pretrained.save(model, folder)
+    return model
+
+
+def by_hand(model: GPT, encoding: Encoding, prompt: str) -> str:
+    return prompt + "".join(write(model, encoding, prompt, 6, temperature=0)) + "\n"
+
+
+GREEDY = ["--max-new-tokens", "6", "--temperature", "0"]
+
+
+@pytest.mark.parametrize("place", ["some", "some/model.safetensors"])
+def test_a_saved_model_writes_with_the_vocabulary_it_has(
+    place: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved("some", 2_048)
+    code, out, error = ended(capsys, "generate", "One day", "--model", place, *GREEDY)
+    assert (code, out, error) == (0, by_hand(model, tokenizer.stories(), "One day"), "")
+    code, out, _ = ended(capsys, "generate", "--model", place, "--dtype", "bfloat16", *GREEDY)
+    assert (code, out) == (0, by_hand(model.bfloat16(), tokenizer.stories(), ""))
+
+    model = saved("some", 300)
+    message = failed(capsys, "generate", "--model", place)
+    assert message.startswith(f"gptlib generate: {place} has a vocabulary of 300 entries, which is")
+    assert message.endswith(": save it as vocabulary.tiktoken beside the weights\n")
+    own = tokenizer.train_bpe(SMALL_TEXT, 300, [tokenizer.END_OF_TEXT])
+    tokenizer.save(own, "some/vocabulary.tiktoken")
+    code, out, _ = ended(capsys, "generate", "One", "--model", place, *GREEDY)
+    assert (code, out) == (0, by_hand(model, own, "One"))
+
+    saved("some", 2_048)
+    message = failed(capsys, "generate", "--model", place)
+    assert "the encoding has 300 tokens, but the model's vocab_size is 2,048" in message
+
+
+def test_a_model_of_the_hub_is_fetched_and_writes(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = saved("fetched", 50_257)
+    Path("fetched/vocabulary.tiktoken").write_text("of no model of the hub")
+    asked = []
+    monkeypatch.setattr(hub, "fetch", lambda what: asked.append(what.name) or Path("fetched"))
+    for name in ("gpt2", "someone/else"):
+        code, out, error = ended(capsys, "generate", "One day", "--model", name, *GREEDY)
+        assert (code, out, error) == (0, by_hand(model, tokenizer.gpt2(), "One day"), "")
+    assert asked == ["openai-community/gpt2", "someone/else"]
+
+
+def test_a_model_that_cannot_be_fetched_is_one_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fetch(repository: hub.Repository) -> Path:
+        raise hub.DownloadError(f"{repository.name} cannot be had")
+
+    monkeypatch.setattr(hub, "fetch", fetch)
+    message = failed(capsys, "generate", "--model", "gpt2")
+    assert message == "gptlib generate: openai-community/gpt2 cannot be had\n"
+    message = failed(capsys, "generate", "--model", "runs/first")
+    assert message == (
+        "gptlib generate: there is no folder runs/first here, and runs/first cannot be had\n"
+    )
+
+
+def test_a_folder_of_a_training_that_was_broken_off_is_named(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("run").mkdir()
+    tokenizer.save(tokenizer.stories(), "run/vocabulary.tiktoken")
+    message = failed(capsys, "generate", "--model", "run")
+    assert message.startswith("gptlib generate: there is no checkpoint in run yet: its training ")
 
 
 # ---- train ---------------------------------------------------------------------------------------
@@ -159,6 +243,9 @@ def test_a_model_of_stories_is_trained_and_writes(
     code, again, error = ended(capsys, "generate", "One", "--model", "run", "--max-new-tokens", "5")
     assert (code, error) == (0, "")
     assert again.startswith("One")
+    (folder / "run" / "vocabulary.tiktoken").unlink()
+    message = failed(capsys, "generate", "One", "--model", "run")
+    assert message.startswith("gptlib generate: there is no vocabulary.tiktoken in run: ")
 
 
 def test_a_model_of_a_file_learns_its_vocabulary(

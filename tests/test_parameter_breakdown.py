@@ -14,7 +14,7 @@ import torch
 import traitlets
 from IPython.core.formatters import DisplayFormatter
 
-from gptlib import accounting
+from gptlib import accounting, pretrained
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.model import GPT
 from gptlib.widgets import ParameterBreakdown, page, parameter_breakdown
@@ -69,6 +69,14 @@ def javascript(calls: list[list[Any]]) -> list[Any]:
 
 
 # --- what it stores and says ------------------------------------------------------------------
+
+
+def test_a_model_stands_for_its_configuration() -> None:
+    config = GPTConfig(64, 16, 8, 2, 3, 0.1, tie_head=False)
+    assert ParameterBreakdown(GPT(config)).state() == ParameterBreakdown(config).state()
+    assert ParameterBreakdown(pretrained.blank(FAMILY["gpt2"])).config == sizes(FAMILY["gpt2"])
+    with pytest.raises(ValueError, match="model must be one of mini, gpt2, "):
+        ParameterBreakdown(torch.nn.Linear(2, 2))  # type: ignore[arg-type]
 
 
 def test_output_has_three_forms_and_is_the_same_each_time() -> None:

@@ -33,9 +33,12 @@ LAYERS = {
     "history": {"figures"},
     "checkpoints": {"data", "history", "training"},  # the first and the last for their types
     "training": {"checkpoints", "data", "history"},
+    "sharded_checkpoints": {"checkpoints", "config", "history", "model"},
+    "distributed": {"checkpoints", "data", "history", "sharded_checkpoints", "training"},
     "generation": {"config", "model", "tokenizer"},
     "fast_generation": {"config", "generation", "model"},
-    "pretrained": {"config", "model"},
+    "hub": {"cache"},
+    "pretrained": {"config", "hub", "model"},
     "replay": {"attention_maps", "config", "generation", "history", "model", "stories", "training"},
 }
 # These stand above all of them, and apart from each other.

@@ -289,6 +289,26 @@ def test_a_prompt_that_cannot_be_read_leaves_the_last_bars() -> None:
     assert (bench.error, bench.added) == ("", [])
 
 
+def test_the_messages_of_a_front_end_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+    bench = SamplingBench(gpt(), ["ab", "c"], letters())
+    sent: list[dict[str, Any]] = []
+    monkeypatch.setattr(bench, "_send", lambda message, buffers=None: sent.append(message))
+
+    def answer(**state: Any) -> dict[str, Any]:
+        sent.clear()
+        data = {"method": "update", "state": state, "buffer_paths": []}
+        bench._handle_msg({"content": {"data": data}, "buffers": []})
+        updates = [message["state"] for message in sent if message["method"] == "update"]
+        return {name: value for update in updates for name, value in update.items()}
+
+    typed = answer(prompt="a")["typed"]
+    assert (typed["text"], typed["added"]) == ("a", [])
+    assert answer(added=[1])["typed"]["added"] == [1]
+    assert "9 tokens" in answer(prompt="abcdefgh")["error"]
+    assert answer(prompt="c") == {"error": ""}  # a stored one: the page has it
+    assert answer(temperature=0.5) == {}
+
+
 # --- what is refused --------------------------------------------------------------------------
 
 

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import base64
 import math
-import re
 from typing import TYPE_CHECKING, Any, Protocol
 
 import traitlets
 
-from gptlib.widgets.base import Widget, one_of
+from gptlib.widgets.base import Widget, one_of, well_formed
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -67,7 +66,7 @@ class AttentionMap(Widget):
         if not isinstance(text, str):
             raise TypeError(f"text must be a str, not {type(text).__name__}")
         self._model, self._encoding = model, encoding
-        text = _well_formed(text)
+        text = well_formed(text)
         maps = attention_state(model, text, encoding)
         middle = len(maps["tokens"]) // 2
         super().__init__(text=text, maps=maps, layer=layer, head=head, token=middle)
@@ -88,7 +87,7 @@ class AttentionMap(Widget):
 
     @traitlets.validate("text")
     def _check_text(self, proposal: dict[str, Any]) -> str:
-        return _well_formed(proposal["value"])
+        return well_formed(proposal["value"])
 
     @traitlets.observe("text")
     def _update(self, change: dict[str, Any]) -> None:
@@ -242,8 +241,3 @@ def _base64(data: bytes) -> str:
 
 def _plural(count: int, noun: str) -> str:
     return f"{count:,} {noun}" + ("" if count == 1 else "s")
-
-
-def _well_formed(text: str) -> str:
-    """Replace lone surrogates, which are no characters and have no UTF-8, as tiktoken does."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -53,3 +54,8 @@ def one_of(name: str, value: Any, allowed: Any) -> str:
     if not isinstance(value, str) or value not in allowed:
         raise ValueError(f"{name} must be one of {', '.join(allowed)}, not {value!r}")
     return value
+
+
+def well_formed(text: str) -> str:
+    """Replace lone surrogates, which are no characters and have no UTF-8, as tiktoken does."""
+    return re.sub("[\ud800-\udfff]", "\ufffd", text)

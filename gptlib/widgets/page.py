@@ -22,6 +22,7 @@ from sphinx.application import Sphinx
 from gptlib import __version__, tokenizer
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import MIME_TYPE
+from gptlib.widgets.training_cost import devices
 from gptlib.widgets.training_replay import ASSET as REPLAY
 
 _FOLDER = Path(__file__).resolve().parent
@@ -38,6 +39,7 @@ _ADDED: dict[str, dict[str, Any]] = {
             "gpt2": {"$asset": "gpt2_vocabulary.json", "lazy": True},
         }
     },
+    "training_cost": {"family": family(), "devices": devices()},
 }
 
 

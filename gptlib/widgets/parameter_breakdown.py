@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import traitlets
 
@@ -10,6 +10,9 @@ from gptlib import accounting
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import Widget, one_of
+
+if TYPE_CHECKING:
+    from gptlib.model import GPT
 
 
 def _paths() -> tuple[str, ...]:
@@ -40,8 +43,9 @@ LIMITS: dict[str, int] = {
 class ParameterBreakdown(Widget):
     """The parameters of a GPT as areas to open, with controls for its configuration.
 
-    ``model`` is a name in ``gptlib.config.FAMILY`` or a ``GPTConfig``. The traits follow what the
-    reader does: ``config`` holds the configuration's sizes, ``path`` the part that is open, such as
+    ``model`` is a name in ``gptlib.config.FAMILY``, a ``GPTConfig``, or a model that has one, such
+    as :func:`gptlib.pretrained.load` returns. The traits follow what the reader does: ``config``
+    holds the configuration's sizes, ``path`` the part that is open, such as
     ``"blocks/attention/query_key_value/weight"``, and ``dtype`` the type whose bytes are shown.
 
     Raises ``ValueError`` for a name that does not exist, and for sizes that are out of range.
@@ -55,10 +59,11 @@ class ParameterBreakdown(Widget):
     dtype = traitlets.Unicode("float32").tag(sync=True)
     family: traitlets.List[Any] = traitlets.List().tag(sync=True)
 
-    def __init__(self, model: str | GPTConfig = "gpt2") -> None:
-        if not isinstance(model, GPTConfig):
-            model = FAMILY[one_of("model", model, FAMILY)]
-        sizes = _sizes(model)
+    def __init__(self, model: str | GPTConfig | GPT = "gpt2") -> None:
+        config = getattr(model, "config", model)
+        if not isinstance(config, GPTConfig):
+            config = FAMILY[one_of("model", config, FAMILY)]
+        sizes = _sizes(config)
         super().__init__(config=sizes, start=sizes, family=family())
 
     @traitlets.validate("config", "start")

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from gptlib.widgets.base import Widget
+from gptlib.widgets.base import Widget, well_formed
 
 if TYPE_CHECKING:
     import tiktoken
@@ -105,7 +104,7 @@ class SamplingBench(Widget):
 
     @traitlets.validate("prompt")
     def _check_prompt(self, proposal: dict[str, Any]) -> str:
-        return _well_formed(proposal["value"])
+        return well_formed(proposal["value"])
 
     @traitlets.validate("added")
     def _check_added(self, proposal: dict[str, Any]) -> list[int]:
@@ -280,7 +279,7 @@ def _checked(prompts: list[Any]) -> list[str]:
             raise TypeError(f"prompt must be a str or several, not {type(prompt).__name__}")
     if len(set(prompts)) < len(prompts):
         raise ValueError(f"prompt must not repeat a text, not {prompts!r}")
-    return [_well_formed(prompt) for prompt in prompts]
+    return [well_formed(prompt) for prompt in prompts]
 
 
 def _texts(encoding: tiktoken.Encoding, ids: Iterable[int]) -> list[str]:
@@ -302,8 +301,3 @@ def _integers(values: Tensor) -> str:
 
 def _start(text: str) -> str:
     return text if len(text) <= 60 else text[:59] + "…"
-
-
-def _well_formed(text: str) -> str:
-    """Replace lone surrogates, which are no characters and have no UTF-8, as tiktoken does."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)

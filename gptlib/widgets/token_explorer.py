@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from gptlib.widgets.base import Widget, one_of
+from gptlib.widgets.base import Widget, one_of, well_formed
 
 if TYPE_CHECKING:
     import tiktoken
@@ -46,7 +45,7 @@ class TokenExplorer(Widget):
 
     @traitlets.validate("text")
     def _check_text(self, proposal: dict[str, Any]) -> str:
-        return _well_formed(proposal["value"])
+        return well_formed(proposal["value"])
 
     @traitlets.observe("text", "encodings")
     def _update(self, change: dict[str, Any]) -> None:
@@ -80,7 +79,7 @@ def tokenize(text: str, encodings: Sequence[str]) -> dict[str, Any]:
 
     Tokens are given by their ids and by how many bytes of the text's UTF-8 each one takes.
     """
-    shown = _well_formed(text[:LIMIT])
+    shown = well_formed(text[:LIMIT])
     tokens: dict[str, Any] = {"text": shown}
     for name in encodings:
         ids = _encoding(name).encode_ordinary(shown)
@@ -104,8 +103,3 @@ def _check(names: Sequence[str]) -> list[str]:
     if len(set(names)) < len(names):
         raise ValueError(f"encodings must not repeat a name, not {list(names)!r}")
     return list(names)
-
-
-def _well_formed(text: str) -> str:
-    """Replace lone surrogates, which are no characters and have no UTF-8, as tiktoken does."""
-    return re.sub("[\ud800-\udfff]", "\ufffd", text)

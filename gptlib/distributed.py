@@ -1,0 +1,321 @@
+"""Training on several processes at once, with PyTorch's own engines: DDP and FSDP2.
+
+Each process, called a rank, reads its own rows of every batch, and all of them take the step that
+one process would take with the whole batch. Start the processes with torchrun, which says to each
+who it is. Shapes: ``B`` rows in a batch, ``T`` tokens in a row.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.tensor import DTensor
+from torch.nn.parallel import DistributedDataParallel
+
+from gptlib import checkpoints, sharded_checkpoints, training
+from gptlib.data import IGNORED, Batches
+from gptlib.history import History
+from gptlib.training import NotFiniteError, TrainingConfig, cross_entropy, in_mode
+
+
+class DisagreementError(ValueError):
+    """The processes were started to train differently; the message says who differs in what."""
+
+
+def part(inputs: Tensor, targets: Tensor, rank: int, world: int) -> tuple[Tensor, Tensor]:
+    """Return the rows of a whole batch that are those of rank ``rank`` of ``world``.
+
+    A batch is cut into ``world`` consecutive parts, as equal as they can be. A rank for which no
+    row is left gets the first row, with every target IGNORED: it adds nothing, and takes part in
+    every exchange.
+    """
+    if rank >= len(inputs):
+        return inputs[:1], torch.full_like(targets[:1], IGNORED)
+    return inputs.tensor_split(world)[rank], targets.tensor_split(world)[rank]
+
+
+@contextmanager
+def joined() -> Iterator[torch.device]:
+    """Join the processes that torchrun started, and leave them at the end; yield the device.
+
+    With CUDA each process has the GPU of its number on its machine, and they exchange through
+    NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start.
+    """
+    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+        raise ValueError("start it with torchrun, as in: torchrun --nproc-per-node 2 script.py")
+    has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    if has_cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+    dist.init_process_group("nccl" if has_cuda else "gloo")
+    yield _device()
+    # After an error nobody waits for the others: this process ends, and torchrun ends the rest.
+    dist.destroy_process_group()
+
+
+def train_distributed(
+    model: nn.Module,
+    batches: Batches,
+    config: TrainingConfig,
+    *,
+    sharding: str = "ddp",
+    held_out: Iterable[tuple[Tensor, Tensor]] = (),
+    folder: str | Path | None = None,
+    progress: bool = True,
+    on_evaluate: Callable[[History], None] | None = None,
+) -> History:
+    """Train a model in place on all processes, as :func:`gptlib.training.train` does on one.
+
+    Every process calls it with the same arguments; ``batches`` are the whole ones, and rank 0's
+    weights are the start. The result is that of one process, up to rounding, but for dropout,
+    whose masks depend on the number of ranks. With ``sharding`` "ddp" each rank holds the whole
+    model, and the gradients are averaged while they are computed (Li et al., 2020). With "fsdp"
+    each holds its share of weights, gradients and moments, and a block's weights are put together
+    while it computes (Rajbhandari et al., 2020; Zhao et al., 2023). ``accumulate`` then saves
+    activations as always, but gradients are exchanged for every piece, so that none is kept whole.
+
+    In a ``folder``, which all machines must see, checkpoints are saved and gone on from, by any
+    number of ranks. Only rank 0 shows a bar and calls ``on_evaluate``.
+
+    Raises :class:`DisagreementError` if the processes were given different things; otherwise as
+    ``train`` does, each error on all ranks.
+    """
+    if sharding not in ("ddp", "fsdp"):
+        raise ValueError(f'sharding must be "ddp" or "fsdp", not {sharding!r}')
+    held_out, is_first = list(held_out), dist.get_rank() == 0
+    run = DistributedRun(model, training._adamw(model, config), config, batches)
+    _require_agreement(run, {"sharding": sharding, "folder": str(folder)}, held_out)
+    run.distribute(sharding)
+    with sharded_checkpoints.locked(folder):
+        history = sharded_checkpoints.resume(run, folder) if folder else History()
+        with (
+            _views_allowed(),
+            in_mode(run.whole, training=True),
+            training._bar(history, config, progress and is_first) as bar,
+        ):
+            for step in range(history.steps, config.steps):
+                _take_step(run, step, history, folder)
+                last = step + 1 == config.steps
+                if last or (step + 1) % config.evaluate_every == 0:
+                    if held_out:
+                        history.add_evaluation(evaluate(run.whole, held_out))
+                    _require_finite(run, history, folder)
+                    if on_evaluate and is_first:
+                        on_evaluate(history)
+                if folder and (last or (step + 1) % config.save_every == 0):
+                    _require_finite(run, history, folder)
+                    sharded_checkpoints.save(run, history, folder)
+                bar.set_postfix_str(history.summary(), refresh=False)
+                bar.update()
+    return history
+
+
+@contextmanager
+def _views_allowed() -> Iterator[None]:
+    """Keep FSDP from warning that a GPT returns a view: nothing here changes logits in place."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+        yield
+
+
+@dataclass
+class DistributedRun(checkpoints.Run):
+    """What a checkpoint is of; ``model`` has the parameters, and ``whole`` is what computes."""
+
+    def distribute(self, sharding: str) -> None:
+        """Give the model to all ranks, and make the optimizer of what this rank holds of it."""
+        device = _device()
+        self.whole: nn.Module = self.model
+        self.scale = float(dist.get_world_size())
+        if sharding == "ddp":
+            # It copies rank 0's weights to the others.
+            self.whole = DistributedDataParallel(
+                self.model.to(device), gradient_as_bucket_view=True
+            )
+        else:
+            _copy_from_first(self.model, device)
+            mesh = init_device_mesh(device.type, (dist.get_world_size(),))
+            for block in getattr(self.model, "blocks", ()):
+                fully_shard(block, mesh=mesh)
+            fully_shard(self.model, mesh=mesh)  # what is in no block
+            self.scale /= _mean_of_ones(device)
+        self.optimizer = training._adamw(self.model, self.config)
+
+
+def _mean_of_ones(device: torch.device) -> float:
+    """Return what FSDP's way to average makes of ones.
+
+    With Gloo, some versions of PyTorch add them up instead (its issue 162338).
+    """
+    if dist.get_world_size() == 1:
+        return 1.0
+    ones, mine = torch.ones(dist.get_world_size(), device=device), torch.zeros(1, device=device)
+    scatter = getattr(dist, "reduce_scatter_single", None) or dist.reduce_scatter_tensor
+    scatter(mine, ones, dist.ReduceOp.AVG)
+    return mine.item()
+
+
+def _copy_from_first(model: nn.Module, device: torch.device) -> None:
+    """Give every rank the weights of rank 0, one after the other."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            there = parameter.to(device)
+            dist.broadcast(there, src=0)
+            parameter.copy_(there)
+
+
+def _take_step(run: DistributedRun, step: int, history: History, folder: str | Path | None) -> None:
+    """Change the weights by one step on all ranks, and add what it measured to the history."""
+    began = time.perf_counter()
+    rate = training.learning_rate(step, run.config)
+    for group in run.optimizer.param_groups:
+        group["lr"] = rate
+    inputs, targets = run.batches.batch(step)
+    n_tokens = int((targets != IGNORED).sum())
+    if n_tokens == 0:
+        raise ValueError(f"the batch of step {step:,} has no targets: there is nothing to learn")
+    # Each rank has dropout masks of its own; rank 0 has those of a single process.
+    seed = run.config.seed * 1_000_003 + step + (dist.get_rank() << 40)
+    with training._seeded(seed, _device()):
+        loss, norm = compute_gradients(run, inputs, targets)
+    if not math.isfinite(loss) or not math.isfinite(norm):
+        run.optimizer.zero_grad()
+        what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
+        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
+    run.optimizer.step()
+    run.optimizer.zero_grad()
+    history.add_step(loss, norm, n_tokens, time.perf_counter() - began)
+
+
+def compute_gradients(run: DistributedRun, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Leave the gradient of a whole batch's loss in the run's model, clipped, on every rank.
+
+    Returns the loss and the gradient's length before clipping, both of the whole batch and the same
+    on all ranks. A rank's loss is the sum over its own targets, divided by the number of all: what
+    the ranks have adds up to the mean, also where their numbers of targets differ. As DDP and FSDP
+    average the gradients instead, each is multiplied by the number of ranks first.
+    """
+    device, world, config = _device(), dist.get_world_size(), run.config
+    n_targets = int((targets != IGNORED).sum())
+    # As many pieces on every rank, or one would wait for the others' next exchange forever.
+    n_pieces = min(config.accumulate, max(1, len(inputs) // world))
+    halves = (half.tensor_split(n_pieces) for half in part(inputs, targets, dist.get_rank(), world))
+    total = torch.zeros((), device=device)
+    for number, (rows, wanted) in enumerate(zip(*halves, strict=True), start=1):
+        with _exchanging(run.whole, now=number == n_pieces):
+            with training.autocast(device, config.precision):
+                logits = run.whole(rows.to(device))  # (B / world / n_pieces, T, V)
+            loss = _loss(logits, wanted, n_targets)
+            (loss * run.scale).backward()  # type: ignore[no-untyped-call]
+        total += loss.detach()
+    dist.all_reduce(total)
+    norm = nn.utils.clip_grad_norm_(run.model.parameters(), config.clip_norm)
+    return total.item(), _full(norm).item()
+
+
+def _loss(logits: Tensor, targets: Tensor, n_all: int) -> Tensor:
+    """Return the loss summed over the targets, divided by the number of all; 0 if there is none."""
+    n_targets = int((targets != IGNORED).sum())
+    if n_targets == 0:  # it still has a gradient, of zeros, for the exchange
+        return 0 * logits.float().sum()
+    return cross_entropy(logits, targets.to(logits.device)) * (n_targets / n_all)
+
+
+@contextmanager
+def _exchanging(model: nn.Module, now: bool) -> Iterator[None]:
+    """Let DDP exchange gradients in this backward pass, or only add them up."""
+    if isinstance(model, DistributedDataParallel) and not now:
+        with model.no_sync():
+            yield
+    else:
+        yield
+
+
+@torch.no_grad()
+def evaluate(model: nn.Module, held_out: Iterable[tuple[Tensor, Tensor]]) -> float:
+    """Return what :func:`gptlib.training.evaluate` does, each rank measuring its rows.
+
+    ``held_out`` are the whole batches, the same on all ranks, and so is what is returned.
+    """
+    device, rank, world = _device(), dist.get_rank(), dist.get_world_size()
+    sums = torch.zeros(2, dtype=torch.float64, device=device)  # nats, targets
+    with in_mode(model, training=False):
+        for batch in held_out:
+            inputs, targets = part(*batch, rank, world)
+            sums[0] += _loss(model(inputs.to(device)), targets, 1)
+            sums[1] += int((targets != IGNORED).sum())
+    if isinstance(model, FSDPModule):
+        model.reshard()  # only a backward pass would let go of what is in no block
+    dist.all_reduce(sums)
+    nats, n_tokens = sums.tolist()
+    if n_tokens == 0:
+        raise ValueError("held_out has no targets: there is nothing to measure the loss on")
+    return float(nats / n_tokens)
+
+
+def weights(model: nn.Module) -> dict[str, Tensor]:
+    """Return a distributed model's weights by name, put together; all ranks must ask for them."""
+    named = checkpoints._named_parameters(model)
+    return {name: _full(parameter.detach()) for name, parameter in named.items()}
+
+
+def _require_agreement(
+    run: checkpoints.Run, others: dict[str, object], held_out: list[tuple[Tensor, Tensor]]
+) -> None:
+    """Raise :class:`DisagreementError` on all ranks if one of them was started differently."""
+    others["held-out targets"] = [int((targets != IGNORED).sum()) for _, targets in held_out]
+    others["arithmetic"] = training.computes_bfloat16(_device())
+    ours = {**run.identity(), "call": others}
+    everyone: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(everyone, ours)
+    for rank, theirs in enumerate(everyone):
+        for kind, values in everyone[0].items():
+            for name in {**values, **theirs[kind]}:
+                first, other = values.get(name), theirs[kind].get(name)
+                if first != other:
+                    raise DisagreementError(
+                        f"rank {rank} and rank 0 were started differently: for {kind}, {name} is "
+                        f"{other!r} on rank {rank}, and {first!r} on rank 0. Start all processes "
+                        "with the same program, options and data."
+                    )
+
+
+def _require_finite(run: DistributedRun, history: History, folder: str | Path | None) -> None:
+    """Refuse to go on, and to save, with weights or a held-out loss that are not finite."""
+    mine = [_local(parameter).isfinite().all() for parameter in run.model.parameters()]
+    finite = torch.stack(mine).all().int()
+    dist.all_reduce(finite, dist.ReduceOp.MIN)
+    what = "" if finite else "a weight became infinite or not a number"
+    if not what and history.evaluations and not math.isfinite(history.evaluations[-1][1]):
+        what = f"the loss on held-out text became {history.evaluations[-1][1]}"
+    if what:
+        step = history.steps - 1
+        rate = training.learning_rate(step, run.config)
+        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
+
+
+def _device() -> torch.device:
+    """Return where this process computes."""
+    if dist.get_backend() == "nccl":
+        return torch.device("cuda", torch.cuda.current_device())
+    return torch.device("cpu")
+
+
+def _full(tensor: Tensor) -> Tensor:
+    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor
+
+
+def _local(tensor: Tensor) -> Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor

@@ -1,0 +1,189 @@
+"""Checkpoints of a training on several processes: each rank writes and reads what it holds.
+
+PyTorch's own format (``torch.distributed.checkpoint``) in a folder named for its step, with a file
+``training.json`` beside it, which lists the others. Any number of ranks can read what any number
+wrote. Unlike the files of :mod:`gptlib.checkpoints`, PyTorch's ``.metadata`` is a pickle, which can
+run any program: read only checkpoints that you trust.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
+from torch.distributed.checkpoint.api import CheckpointException
+
+from gptlib import checkpoints
+from gptlib.checkpoints import CheckpointError, Run
+from gptlib.config import GPTConfig
+from gptlib.history import History
+from gptlib.model import GPT
+
+FORMAT = "gptlib sharded checkpoint"
+VERSION = 1
+
+_REST = "training.json"
+_T = TypeVar("_T")
+
+
+def save(run: Run, history: History, folder: str | Path) -> Path:
+    """Save a checkpoint, of which each rank writes what it holds; return where it lies.
+
+    It takes its place once every rank has written all of it, and only then the older ones go: a
+    crash leaves the older one. Raises ``OSError`` on all ranks if one of them cannot write.
+    """
+    folder = Path(folder)
+    unfinished = _on_first(lambda: folder / f"{checkpoints._UNFINISHED}{secrets.token_hex(4)}")
+    try:
+        state_dict_saver.save(_state(run), checkpoint_id=unfinished)
+        return _on_first(lambda: _finish(run, history, unfinished))
+    except (CheckpointException, OSError) as error:
+        _on_first(lambda: shutil.rmtree(unfinished, ignore_errors=True))
+        reason = _reasons(error) if isinstance(error, CheckpointException) else error
+        raise OSError(f"no checkpoint could be saved in {folder}: {reason}") from error
+
+
+def _finish(run: Run, history: History, unfinished: Path) -> Path:
+    """Move what all ranks have written to its place, and remove the older checkpoints."""
+    files = {path.name: path.stat().st_size for path in unfinished.iterdir()}
+    record = {
+        "format": FORMAT,
+        "version": VERSION,
+        "identity": run.identity(),
+        "files": files,
+        "history": history.to_json(),
+    }
+    with (unfinished / _REST).open("w", encoding="utf-8") as file:
+        json.dump(record, file)
+        file.flush()
+        os.fsync(file.fileno())
+    checkpoints._sync_folder(unfinished)
+    folder = unfinished.parent
+    place = folder / f"{checkpoints._PREFIX}{history.steps:08d}"
+    unfinished.rename(place)
+    checkpoints._sync_folder(folder)
+    for old in (*checkpoints._finished(folder), *folder.glob(f"{checkpoints._UNFINISHED}*")):
+        if old != place:
+            shutil.rmtree(old, ignore_errors=True)
+    return place
+
+
+def resume(run: Run, folder: str | Path) -> History:
+    """Put the newest checkpoint into the run, written by however many ranks; return its history.
+
+    In a folder without one nothing is changed, and the history is empty. Raises
+    :class:`gptlib.checkpoints.CheckpointError` if it is not whole, or of another run.
+    """
+    place = _on_first(lambda: checkpoints.latest(folder))
+    if place is None:
+        return History()
+    record = _on_first(lambda: read_record(place))
+    checkpoints._require_same(run.identity(), record["identity"], place)
+    for group in run.optimizer.param_groups:
+        for parameter in group["params"]:  # zeros, as AdamW begins: a place for what is read
+            run.optimizer.state[parameter] = {
+                "step": torch.zeros((), device=parameter.device),
+                "exp_avg": torch.zeros_like(parameter),
+                "exp_avg_sq": torch.zeros_like(parameter),
+            }
+    _read(_state(run), place)
+    return checkpoints._read_history(record, place)
+
+
+def load(place: str | Path) -> GPT:
+    """Return the model of a sharded checkpoint, whole, in evaluation mode, in this process alone.
+
+    ``place`` is the checkpoint's own folder, or the run's: then it is the newest one in there.
+    :func:`gptlib.pretrained.save` writes it as safetensors.
+    """
+    place = checkpoints.latest(place) or Path(place)
+    model = GPT(GPTConfig(**read_record(place)["identity"]["model"]))
+    named = checkpoints._named_parameters(model)
+    _read({f"weights.{name}": parameter.detach() for name, parameter in named.items()}, place)
+    return model.eval()
+
+
+def read_record(place: Path) -> dict[str, Any]:
+    """Return what ``training.json`` says; :class:`CheckpointError` unless all files are whole."""
+    path = place / _REST
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
+    except ValueError as error:
+        raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from None
+    if not isinstance(record, dict) or record.get("format") != FORMAT:
+        raise CheckpointError(f'{path} is of no sharded checkpoint: it lacks "format": "{FORMAT}"')
+    if record.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has version {record.get('version')!r} of the format, and this gptlib reads "
+            f"version {VERSION}"
+        )
+    for name, n_bytes in record["files"].items():
+        file = place / name
+        found = file.stat().st_size if file.exists() else 0
+        if found != n_bytes:
+            raise CheckpointError(
+                f"{file} is damaged: it has {found:,} bytes, and {n_bytes:,} were written"
+            )
+    return record
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    """Return what this rank holds of the weights and of the optimizer's state, by name."""
+    state = {}
+    for name, parameter in checkpoints._named_parameters(run.model).items():
+        state[f"weights.{name}"] = parameter.detach()
+        for kind, tensor in run.optimizer.state[parameter].items():
+            state[f"optimizer.{name}.{kind}"] = tensor
+    return state
+
+
+def _read(state: dict[str, Any], place: Path) -> None:
+    """Fill tensors with what a checkpoint has under their names, each rank what it holds."""
+    try:
+        with warnings.catch_warnings():  # one process alone is meant, and not a mistake
+            warnings.filterwarnings("ignore", "torch.distributed is disabled")
+            state_dict_loader.load(state, checkpoint_id=place)
+    except CheckpointException as error:
+        raise CheckpointError(f"{place} cannot be read: {_reasons(error)}") from error
+
+
+def _reasons(error: CheckpointException) -> str:
+    """Say which rank failed, and why, in a line."""
+    return "; ".join(f"rank {rank}: {reason[0]}" for rank, reason in error.failures.items())
+
+
+def _on_first(action: Callable[[], _T]) -> _T:
+    """Do something on rank 0, and return on all ranks what it returned, or raise what it raised."""
+    outcome: list[Any] = [None]
+    if dist.get_rank() == 0:
+        try:
+            outcome[0] = action()
+        except (OSError, ValueError) as error:
+            outcome[0] = error
+    dist.broadcast_object_list(outcome, src=0)
+    if isinstance(outcome[0], Exception):
+        raise outcome[0]
+    result: _T = outcome[0]
+    return result
+
+
+@contextmanager
+def locked(folder: str | Path | None) -> Iterator[None]:
+    """Keep a run's folder, if there is one, to these processes while the context lasts."""
+    with ExitStack() as stack:
+        if folder:
+            _on_first(lambda: stack.enter_context(checkpoints.locked(folder)))
+        yield

@@ -1,0 +1,236 @@
+"""What the tests of distributed training run in other processes: batches, models, and a pool.
+
+Run by torchrun, it trains in the folder of its first argument, and its last rank kills itself at
+the steps of the second.
+"""
+
+from __future__ import annotations
+
+import copyreg
+import errno
+import json
+import math
+import multiprocessing
+import os
+import pickle
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch.distributed.elastic.multiprocessing.errors import record
+
+from gptlib import checkpoints, distributed, sharded_checkpoints
+from gptlib.config import GPTConfig
+from gptlib.data import IGNORED
+from gptlib.model import GPT
+from gptlib.training import NotFiniteError, TrainingConfig
+
+SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.0)
+LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+
+
+def _again(message, attributes):
+    """Make a NotFiniteError from what it says: its arguments are not what it was made from."""
+    error = NotFiniteError.__new__(NotFiniteError, message)
+    vars(error).update(attributes)
+    return error
+
+
+copyreg.pickle(NotFiniteError, lambda error: (_again, (str(error), vars(error))))
+
+
+class HaltError(ValueError):
+    """Raised by batches on all ranks, to stop a training at a step."""
+
+
+@dataclass(frozen=True)
+class Random:
+    """Batches of random ids; the first rows have no target, the others unequal numbers of them."""
+
+    rows: int = 5
+    empty_rows: int = 2
+    halt_at: int = -1
+    die_at: tuple[int, ...] = ()  # the step of the first start, of the second, and so on
+
+    def batch(self, step):
+        if step == self.halt_at:
+            raise HaltError(f"step {step}")
+        start = int(os.environ.get("TORCHELASTIC_RESTART_COUNT", "0"))
+        if start < len(self.die_at) and step == self.die_at[start]:
+            die()
+        generator = torch.Generator().manual_seed(step)
+        ids = torch.randint(13, (self.rows, 7), generator=generator)
+        left_out = torch.rand(self.rows, 6, generator=generator) < 0.4
+        left_out[: self.empty_rows] = True
+        return ids[:, :-1], ids[:, 1:].masked_fill(left_out, IGNORED)
+
+    def describe(self):
+        return {"kind": "Random", "rows": self.rows}
+
+
+def die():
+    """Be killed as by the system: nothing is cleaned up, and nobody is told."""
+    print(f"killed at {time.time()}", flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def gpt(shape=SHAPE, seed=0):
+    return GPT(shape, torch.Generator().manual_seed(seed))
+
+
+def config(**changes):
+    defaults = {"steps": 6, "warmup_steps": 2, "learning_rate": 0.005, "precision": "float32"}
+    return TrainingConfig(
+        **{**defaults, "evaluate_every": 3, "save_every": 2, "clip_norm": 0.5, **changes}
+    )
+
+
+def train(changes, seed=0, *, shape=SHAPE, batches=None, **options):
+    """Train a small model on this rank; return the history and the whole weights."""
+    model = gpt(shape, seed)
+    history = distributed.train_distributed(
+        model, batches or Random(), config(**changes), progress=False, **options
+    )
+    return history, distributed.weights(model)
+
+
+def train_with(options):
+    """Train with options of this rank's own."""
+    return train(**{"changes": {}, **options})
+
+
+def train_without_numbers(changes, **options):
+    """Train a model whose logits on rank 1 are no numbers from the third batch on."""
+    model, calls = gpt(), iter(range(100))
+    if dist.get_rank() == 1:
+        model.register_forward_hook(
+            lambda _, __, logits: logits * math.nan if next(calls) >= 2 else logits
+        )
+    history = distributed.train_distributed(
+        model, Random(empty_rows=0), config(**changes), progress=False, **options
+    )
+    return history, None
+
+
+def train_on_a_full_disk(changes, full_rank, *, folder, **options):
+    """Train where every save but the first finds no space on one rank."""
+    before = os.fsync
+
+    def sync(descriptor):
+        saving = any(folder.glob(".saving-*")) and checkpoints.latest(folder)
+        if saving and dist.get_rank() == full_rank:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        before(descriptor)
+
+    os.fsync = sync
+    try:
+        return train(changes, folder=folder, **options)
+    finally:
+        os.fsync = before
+
+
+def shares():
+    """Return how many numbers this rank holds of a model under FSDP, and how many there are."""
+    model = gpt()
+    run = distributed.DistributedRun(model, torch.optim.SGD(model.parameters()), config(), Random())
+    n_all = sum(p.numel() for p in model.parameters())
+    run.distribute("fsdp")
+    with distributed._views_allowed():
+        distributed.compute_gradients(run, *Random().batch(0))
+    run.optimizer.step()
+    tensors = [t for p in model.parameters() for t in (p, p.grad, *run.optimizer.state[p].values())]
+    return sum(distributed._local(t).numel() for t in tensors if t.ndim), n_all
+
+
+# ---- A pool of processes, which join in groups of any size ---------------------------------------
+
+
+class Ranks:
+    """Processes that run a function together, as a process group of their own each time."""
+
+    def __init__(self, n: int) -> None:
+        context = multiprocessing.get_context("forkserver")
+        context.set_forkserver_preload(["gptlib.distributed", "tests.distributed_worker"])
+        self.folder = tempfile.TemporaryDirectory()
+        self.pipes, self.processes, self.runs = [], [], 0
+        for rank in range(n):
+            ours, theirs = context.Pipe()
+            process = context.Process(target=_serve, args=(rank, theirs), daemon=True)
+            process.start()
+            self.pipes.append(ours)
+            self.processes.append(process)
+
+    def run(self, world: int, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """Return what each rank's call returned; an exception is returned, not raised.
+
+        An argument that is a list of ``world`` things has one for each rank.
+        """
+        self.runs += 1
+        store = str(Path(self.folder.name, f"store-{self.runs}"))
+        for rank, pipe in enumerate(self.pipes[:world]):
+            own = [a[rank] if isinstance(a, list) and len(a) == world else a for a in args]
+            pipe.send_bytes(pickle.dumps((world, store, function, own)))
+        results = []
+        for pipe in self.pipes[:world]:
+            assert pipe.poll(60), "a rank gave no answer within a minute"
+            results.append(pickle.loads(pipe.recv_bytes()))
+        return results
+
+    def close(self) -> None:
+        for pipe in self.pipes:
+            pipe.close()  # which ends them
+        for process in self.processes:
+            process.join(10)
+            process.kill()
+        self.folder.cleanup()
+
+
+def _serve(rank: int, pipe: Any) -> None:
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    warnings.simplefilter("error")  # as in the tests' own process
+    while True:
+        try:
+            world, store, function, args = pickle.loads(pipe.recv_bytes())
+        except EOFError:
+            return
+        dist.init_process_group(
+            "gloo",
+            init_method=f"file://{store}",
+            rank=rank,
+            world_size=world,
+            timeout=timedelta(seconds=30),
+        )
+        try:
+            result = function(*args)
+        except Exception as error:
+            result = error
+        pipe.send_bytes(pickle.dumps(result))
+        dist.destroy_process_group()
+
+
+# ---- A program for torchrun ----------------------------------------------------------------------
+
+
+@record
+def main() -> None:
+    folder, die_at = sys.argv[1], tuple(json.loads(sys.argv[2]))
+    with distributed.joined() as device:
+        last = dist.get_rank() == dist.get_world_size() - 1
+        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "1" and dist.get_rank() == 0:
+            sharded_checkpoints._finish = lambda *_: die()  # everything is written but its name
+        train({}, batches=Random(die_at=die_at if last else ()), folder=folder)
+        print(f"done on {device.type}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

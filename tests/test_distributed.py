@@ -1,0 +1,410 @@
+"""Training on several processes computes what one process does, and survives what kills them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as dist
+
+from gptlib import accounting, checkpoints, distributed, pretrained, sharded_checkpoints, training
+from gptlib.checkpoints import CheckpointError
+from gptlib.config import FAMILY
+from gptlib.data import IGNORED, StoryBatches, WindowBatches
+from gptlib.distributed import DisagreementError, part
+from gptlib.training import NotFiniteError
+from tests import distributed_worker as worker
+from tests.distributed_worker import HaltError, Random, Ranks, config, gpt
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "book" / "cluster.md"
+
+pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Gloo's tests need fork")
+
+
+@pytest.fixture(scope="module")
+def ranks():
+    """Four processes that can join; what they run together is in distributed_worker."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    pool = Ranks(4)
+    yield pool
+    pool.close()
+    torch.set_num_threads(threads)
+
+
+@functools.cache
+def alone(shape=worker.SHAPE, batches=None, halt_at=-1, accumulate=1):
+    """Return the history and the weights of one process, by gptlib.training.train."""
+    model, history = gpt(shape), None
+    batches = batches or Random(halt_at=halt_at)
+    with contextlib.suppress(HaltError):
+        history = training.train(
+            model, batches, config(accumulate=accumulate), progress=False, held_out=held_out()
+        )
+    return history, {name: p.detach().clone() for name, p in model.named_parameters()}
+
+
+def held_out():
+    """Three batches: one as long as others, one of a single row, one without any target."""
+    batches = [Random().batch(100), Random(rows=1, empty_rows=0).batch(101)]
+    inputs, targets = batches[0]
+    return [*batches, (inputs, torch.full_like(targets, IGNORED))]
+
+
+def together(ranks, world, changes=None, **options):
+    """Train on ``world`` ranks; return each one's history and weights, or raise what they did."""
+    run = functools.partial(worker.train, **options)
+    outcomes = ranks.run(world, run, changes or {})
+    errors = [outcome for outcome in outcomes if isinstance(outcome, Exception)]
+    if errors:
+        assert len(errors) == world, f"only some ranks failed: {errors}"
+        assert len({(type(error), str(error)) for error in errors}) == 1, errors
+        raise errors[0]
+    return outcomes
+
+
+def farthest(ours, theirs):
+    """Return the largest difference between two lists or dicts of numbers or tensors."""
+    if isinstance(ours, dict):
+        assert ours.keys() == theirs.keys()
+        ours, theirs = ours.values(), theirs.values()
+    assert len(ours) == len(theirs)
+    differences = [abs(a - b) for a, b in zip(ours, theirs, strict=True)]
+    return max(float(d.max()) if isinstance(d, torch.Tensor) else d for d in differences)
+
+
+# ---- Who reads what ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 4])
+@pytest.mark.parametrize("kind", ["windows", "stories"])
+def test_the_ranks_together_read_what_one_process_reads(kind, world):
+    stream = torch.tensor([0, *[1, 2, 3, 0, 4, 5, 6, 7, 8, 0, 9, 0] * 3])
+    batches = WindowBatches(stream, 7, 4) if kind == "windows" else StoryBatches(stream, 0, 5, 6)
+    for step in range(3):
+        whole = batches.batch(step)
+        parts = [part(*whole, rank, world) for rank in range(world)]
+        for half, halves in zip(whole, zip(*parts, strict=True), strict=True):
+            assert torch.equal(torch.cat(halves), half)
+        sizes = [len(inputs) for inputs, _ in parts]
+        assert max(sizes) - min(sizes) <= 1
+
+
+def test_a_rank_for_which_no_row_is_left_has_no_target():
+    inputs, targets = Random(rows=2, empty_rows=0).batch(0)
+    parts = [part(inputs, targets, rank, 4) for rank in range(4)]
+    assert [len(rows) for rows, _ in parts] == [1, 1, 1, 1]
+    assert torch.equal(torch.cat([wanted for _, wanted in parts[:2]]), targets)
+    assert all((wanted == IGNORED).all() for _, wanted in parts[2:])
+
+
+# ---- The same as one process ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("world", [1, 2, 4])
+def test_training_equals_that_of_one_process(ranks, world, sharding):
+    """Ranks have unequal numbers of rows and of targets; rank 0 of four has no target at all."""
+    expected, weights = alone()
+    outcomes = together(ranks, world, sharding=sharding, held_out=held_out())
+    for history, ours in outcomes:
+        assert farthest(history.losses, expected.losses) < 1e-5
+        assert farthest(history.norms, expected.norms) < 1e-5
+        assert farthest(ours, weights) < 1e-5
+        assert history.tokens == expected.tokens
+        steps, losses = zip(*history.evaluations, strict=True)
+        assert list(steps) == [step for step, _ in expected.evaluations]
+        assert farthest(losses, [loss for _, loss in expected.evaluations]) < 1e-5
+        assert history.losses == outcomes[0][0].losses
+    assert max(expected.norms) > config().clip_norm  # or clipping would not be seen
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("rows", [3, 9])
+def test_accumulation_changes_nothing_on_several_ranks(ranks, rows, sharding):
+    batches = Random(rows, empty_rows=0)
+    expected, weights = alone(batches=batches)
+    for history, ours in together(
+        ranks, 2, {"accumulate": 3}, sharding=sharding, batches=batches, held_out=held_out()
+    ):
+        assert farthest(history.losses, expected.losses) < 1e-5
+        assert farthest(history.norms, expected.norms) < 1e-5
+        assert farthest(ours, weights) < 1e-5
+
+
+def test_two_ranks_are_one_process_with_two_pieces_to_the_bit(ranks):
+    """The same rows, the same sums: what else differs is the order in which four would be added."""
+    batches = Random(4, empty_rows=0)
+    expected, weights = alone(batches=batches, accumulate=2)
+    for history, ours in together(ranks, 2, batches=batches, held_out=held_out()):
+        assert history.losses == expected.losses
+        assert farthest(ours, weights) == 0
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_one_rank_with_dropout_is_one_process_to_the_bit(ranks, sharding):
+    shape = dataclasses.replace(worker.SHAPE, drop_rate=0.3)
+    expected, weights = alone(shape=shape)
+    ((history, ours),) = together(ranks, 1, shape=shape, sharding=sharding, held_out=held_out())
+    assert history.losses == expected.losses
+    assert farthest(ours, weights) == 0
+
+
+def test_fsdp_holds_on_each_rank_its_share(ranks):
+    """Weights, gradients and two moments: four numbers for each parameter."""
+    held, counts = zip(*ranks.run(4, worker.shares), strict=True)
+    assert sum(held) == 4 * counts[0]
+    assert max(held) < 1.1 * counts[0]
+
+
+def test_ranks_start_from_the_weights_of_the_first(ranks):
+    for sharding in ("ddp", "fsdp"):
+        run = functools.partial(worker.train, sharding=sharding, held_out=held_out())
+        for _, ours in ranks.run(2, run, {}, [0, 7]):
+            assert farthest(ours, alone()[1]) < 1e-5
+
+
+# ---- What all ranks refuse together --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("difference", "says"),
+    [
+        ({"changes": {"learning_rate": 0.5}}, "for training, learning_rate is 0.5 on rank 2, and"),
+        ({"shape": dataclasses.replace(worker.SHAPE, n_layers=1)}, "for model, n_layers is 1 on"),
+        ({"batches": Random(rows=6)}, "for batches, rows is 6 on rank 2, and 5 on rank 0"),
+        ({"sharding": "fsdp"}, "for call, sharding is 'fsdp' on rank 2, and 'ddp' on rank 0"),
+        ({"held_out": [Random().batch(0)]}, "for call, held-out targets is"),
+        ({"folder": "elsewhere"}, "for call, folder is 'elsewhere' on rank 2"),
+    ],
+)
+def test_a_rank_that_disagrees_is_refused(ranks, difference, says):
+    outcomes = ranks.run(3, worker.train_with, [{}, {}, difference])
+    for error in outcomes:
+        assert isinstance(error, DisagreementError)
+        assert says in str(error)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_a_loss_that_is_no_number_stops_all_ranks(ranks, sharding, tmp_path):
+    run = functools.partial(worker.train_without_numbers, sharding=sharding, folder=tmp_path)
+    outcomes = ranks.run(2, run, {"save_every": 1})
+    for error in outcomes:
+        assert isinstance(error, NotFiniteError), error
+        assert str(error) == str(outcomes[0])
+        assert error.step == 2
+        assert error.checkpoint == tmp_path / "step-00000002"
+
+
+def test_held_out_batches_without_targets_are_refused(ranks):
+    inputs, targets = Random().batch(0)
+    nothing = [(inputs, torch.full_like(targets, IGNORED))]
+    with pytest.raises(ValueError, match="held_out has no targets"):
+        together(ranks, 2, held_out=nothing)
+
+
+def test_an_unknown_sharding_is_refused(ranks):
+    with pytest.raises(ValueError, match='sharding must be "ddp" or "fsdp", not \'zero\''):
+        together(ranks, 2, sharding="zero")
+
+
+def test_without_torchrun_nothing_is_joined(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with pytest.raises(ValueError, match="start it with torchrun"), distributed.joined():
+        pass
+
+
+@pytest.mark.parametrize(("has_cuda", "backend"), [(True, "nccl"), (False, "gloo")])
+def test_nccl_is_chosen_where_there_is_cuda(monkeypatch, has_cuda, backend):
+    calls = []
+    monkeypatch.setenv("RANK", "5")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setattr(torch.cuda, "set_device", calls.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: calls[0])
+    monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
+    monkeypatch.setattr(dist, "init_process_group", calls.append)
+    monkeypatch.setattr(dist, "get_backend", lambda: backend)
+    monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
+    with distributed.joined() as device:
+        assert device == torch.device("cuda", 1) if has_cuda else torch.device("cpu")
+    assert calls == [1, "nccl", "left"] if has_cuda else ["gloo", "left"]
+
+
+# ---- Checkpoints ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def written_by_four(ranks, tmp_path_factory):
+    """A folder for each way of sharding, where four ranks stopped after step 4 of 6."""
+    folders = {}
+    for sharding in ("ddp", "fsdp"):
+        folders[sharding] = tmp_path_factory.mktemp(sharding)
+        with pytest.raises(HaltError):
+            together(
+                ranks,
+                4,
+                sharding=sharding,
+                held_out=held_out(),
+                folder=folders[sharding],
+                batches=Random(halt_at=4),
+            )
+    return folders
+
+
+@pytest.mark.parametrize("after", ["ddp", "fsdp"])
+@pytest.mark.parametrize("before", ["ddp", "fsdp"])
+@pytest.mark.parametrize("world", [1, 2])
+def test_what_four_wrote_is_gone_on_from_by_fewer(
+    ranks, written_by_four, world, before, after, tmp_path
+):
+    shutil.copytree(written_by_four[before], tmp_path, dirs_exist_ok=True)
+    expected, weights = alone()
+    outcomes = together(ranks, world, sharding=after, held_out=held_out(), folder=tmp_path)
+    for history, ours in outcomes:
+        assert farthest(history.losses, expected.losses) < 1e-5
+        assert farthest(ours, weights) < 1e-5
+        assert len(history.evaluations) == 2
+    assert [path.name for path in checkpoints._finished(tmp_path)] == ["step-00000006"]
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_what_four_wrote_opens_in_one_ordinary_process(written_by_four, sharding, tmp_path):
+    model = sharded_checkpoints.load(written_by_four[sharding])
+    _, weights = alone(halt_at=4)
+    assert farthest({n: p.detach() for n, p in model.named_parameters()}, weights) < 1e-5
+    assert not model.training
+    again = pretrained.load(pretrained.save(model, tmp_path))
+    assert torch.equal(again.token_embedding.weight, model.token_embedding.weight)
+
+
+def test_a_checkpoint_that_is_not_whole_is_refused(ranks, written_by_four, tmp_path):
+    shutil.copytree(written_by_four["fsdp"], tmp_path, dirs_exist_ok=True)
+    place = checkpoints.latest(tmp_path)
+    piece = next(path for path in sorted(place.iterdir()) if path.suffix == ".distcp")
+    piece.write_bytes(piece.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=rf"{piece.name} is damaged: it has .* were written"):
+        together(ranks, 2, folder=tmp_path, held_out=held_out())
+    piece.unlink()
+    with pytest.raises(CheckpointError, match=f"{piece.name} is damaged: it has 0 bytes"):
+        sharded_checkpoints.load(place)
+    (place / "training.json").unlink()
+    with pytest.raises(CheckpointError, match="not a whole checkpoint"):
+        sharded_checkpoints.load(tmp_path)
+
+
+def test_the_checkpoint_of_another_run_is_refused(ranks, written_by_four, tmp_path):
+    shutil.copytree(written_by_four["ddp"], tmp_path, dirs_exist_ok=True)
+    with pytest.raises(CheckpointError, match=r"is of another run: its training has beta_1 = 0.9"):
+        together(ranks, 2, {"beta_1": 0.8}, folder=tmp_path)
+
+
+def test_the_two_kinds_of_checkpoint_are_told_apart(written_by_four, tmp_path):
+    training.train(gpt(), Random(), config(), folder=tmp_path, progress=False)
+    with pytest.raises(CheckpointError, match="is of no sharded checkpoint"):
+        sharded_checkpoints.load(tmp_path)
+    with pytest.raises(CheckpointError, match="is not a checkpoint of gptlib"):
+        checkpoints.load_weights(gpt(), written_by_four["ddp"])
+
+
+@pytest.mark.parametrize("full_rank", [0, 1])
+def test_a_save_that_fails_leaves_the_older_checkpoint(ranks, full_rank, tmp_path):
+    run = functools.partial(worker.train_on_a_full_disk, folder=tmp_path, sharding="fsdp")
+    outcomes = ranks.run(2, run, {}, full_rank)
+    for error in outcomes:
+        assert isinstance(error, OSError), error
+        assert "No space left" in str(error)
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-00000002"]
+    _, weights = alone()
+    for _, ours in together(ranks, 2, folder=tmp_path):
+        assert farthest(ours, weights) < 1e-5
+
+
+def test_a_folder_in_use_is_refused_on_all_ranks(ranks, tmp_path):
+    with checkpoints.locked(tmp_path), pytest.raises(CheckpointError, match="is in use"):
+        together(ranks, 2, folder=tmp_path)
+
+
+# ---- Under torchrun ------------------------------------------------------------------------------
+
+
+def test_killed_ranks_end_the_job_and_a_restart_goes_on(ranks, tmp_path):
+    """The last of two ranks is killed in step 3; the restart goes on from step 2, and rank 0 is
+    killed while it saves step 4. One restart was allowed, so the job ends; a third goes on."""
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": worker.LOOPBACK, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node=2", "--max-restarts=1", worker.__file__, str(tmp_path), "[3]"]
+    job = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    ended = time.time()
+    deaths = [float(found) for found in re.findall(r"killed at ([\d.]+)", job.stdout)]
+    assert len(deaths) == 2, job.stderr
+    assert ended - deaths[-1] < 30
+    assert job.returncode != 0
+    assert "Signal 9 (SIGKILL) received" in job.stderr
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert names[-1] == "step-00000002"
+    assert any(name.startswith(".saving-") for name in names), "nobody died in a save"
+    expected, weights = alone()
+    history, ours = together(ranks, 2, folder=tmp_path)[0]
+    assert farthest(history.losses, expected.losses) < 1e-5
+    assert farthest(ours, weights) < 1e-5
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-00000006"]
+
+
+# ---- The numbers of the page ---------------------------------------------------------------------
+
+
+def tables():
+    """Return the cells of the page's tables, a list of rows each, without their heads."""
+    found = re.findall(r"(?:^\|.*\|\n)+", PAGE.read_text("utf-8"), re.MULTILINE)
+    rows = [table.strip().splitlines()[2:] for table in found]
+    return [[[cell.strip() for cell in row.split("|")[1:-1]] for row in table] for table in rows]
+
+
+def test_the_page_has_the_memory_that_accounting_computes():
+    for name, count, *memory in tables()[0]:
+        shape = FAMILY[name]
+        held = accounting.training_bytes(shape)
+        shares = [accounting.sharded_bytes(held, n) for n in (1, 8, 64, 1_024)]
+        assert count == accounting.format_count(accounting.total(shape))
+        assert memory == [accounting.format_bytes(sum(share.values())) for share in shares]
+    text = PAGE.read_text("utf-8")
+    gpu = accounting.DEVICES["h100"].memory_bytes
+    assert f"{gpu // 16:,} parameters" in text
+    for name in ("gpt2-xl", "gpt3"):
+        whole = accounting.activation_bytes(FAMILY[name], attention="fused")
+        less = accounting.checkpointed_activation_bytes(FAMILY[name], attention="fused")
+        for kept in (whole, less):
+            assert f"{accounting.format_bytes(sum(kept.values()))}" in text
+    fits = [row[0] for row in tables()[0] if 16 * accounting.total(FAMILY[row[0]]) <= gpu]
+    assert fits == ["gpt2", "gpt2-xl", "gpt3-2.7b"]  # as the text says below the table
+
+
+def test_the_page_has_the_communication_that_accounting_computes():
+    for name, gpus, tokens, computing, *sending in tables()[1]:
+        shape, n = FAMILY[name], int(gpus.replace(",", ""))
+        n_tokens = {"gpt2-xl": 512 * 1_024, "gpt3": 3_200_000}[name]
+        speed = accounting.DEVICES["h100"].flops_per_second
+        seconds = accounting.training_seconds(
+            accounting.run_flops(shape, n_tokens), speed, utilization=0.4, n_devices=n
+        )
+        assert tokens == f"{n_tokens // n:,}"
+        assert computing == f"{seconds:.3f} s"
+        sent = accounting.communication_bytes(shape, n)
+        link = 450e9 if n <= 8 else 50e9
+        expected = [f"{sent[way] / 1e9:,.1f} GB" for way in ("data_parallel", "sharded")]
+        times = [f"{sent[way] / link:.3f} s" for way in ("data_parallel", "sharded")]
+        if name == "gpt3":
+            expected[0], times[0] = "does not fit", ""
+        assert sending == [expected[0], times[0], expected[1], times[1]]
