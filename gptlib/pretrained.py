@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -105,8 +106,11 @@ def load(
     ``config.json`` decides the shape. A file without one beside it must have the token and position
     embeddings of a model in :data:`gptlib.config.FAMILY`, and is taken for that one.
 
-    The model is built without memory, and each tensor read from a memory map into its place: beside
-    the model, the largest tensor is all that memory must hold.
+    The model is built without memory, and filled from a memory map of the file. On the CPU, numbers
+    that are stored in ``dtype`` stay where they are: nothing is copied, a transposed matrix is a
+    view, and what you change is yours alone. The file may be replaced or deleted meanwhile, as
+    :func:`save` does, but must not be written into. (On Windows, where a mapped file cannot be
+    replaced, all is copied.) Other types and devices get copies, one tensor at a time.
 
     Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
     :class:`gptlib.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a path where
@@ -250,6 +254,7 @@ class Tensors:
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.paths: dict[str, Path] = {}
         self._stored: dict[str, str] = {}
+        self._maps: dict[Path, Any] = {}
         for path in self.files:
             with self._open(path) as file:
                 for stored in file.keys():  # noqa: SIM118
@@ -265,6 +270,14 @@ class Tensors:
         """Return a tensor, in a memory map of its own, which ends when the tensor does."""
         with self._open(self.paths[name]) as file:
             tensor: Tensor = file.get_tensor(self._stored[name])
+        return tensor
+
+    def shared(self, name: str) -> Tensor:
+        """Return a tensor in the one memory map of its file, which ends with the last of them."""
+        path = self.paths[name]
+        if path not in self._maps:
+            self._maps[path] = safe_open(path, framework="pt")
+        tensor: Tensor = self._maps[path].get_tensor(self._stored[name])
         return tensor
 
     @staticmethod
@@ -435,18 +448,28 @@ def _list_of(wrong: Mapping[str, str]) -> str:
 def _read(
     tensors: Tensors, config: GPTConfig, dtype: torch.dtype, device: torch.device
 ) -> Iterator[tuple[str, nn.Parameter]]:
-    """Yield each parameter's name and its tensor, in a memory of its own."""
+    """Yield each parameter's name and its tensor: a view of its file, or a copy."""
     for ours, theirs, transposed in names(config):
-        stored, path = tensors[theirs], tensors.paths[theirs]
+        stored, path = tensors.shared(theirs), tensors.paths[theirs]
         if not stored.is_floating_point():
             raise PretrainedError(f"{path}: {theirs} has numbers of type {stored.dtype}")
-        turned = stored.T if transposed else stored
-        tensor = torch.empty(turned.shape, dtype=dtype, device=device).copy_(turned)
+        if _may_stay(stored, dtype, device):
+            tensor = stored.T if transposed else stored
+        else:  # from a map that ends here: what it has read of the file leaves the memory
+            source = tensors[theirs].T if transposed else tensors[theirs]
+            tensor = torch.empty(source.shape, dtype=dtype, device=device).copy_(source)
         if not _is_finite(tensor):
             if _is_finite(stored.double()):
                 raise PretrainedError(f"{path}: {theirs} has numbers too large for {dtype}")
             raise PretrainedError(f"{path}: {theirs} has numbers that are infinite or not a number")
         yield ours, nn.Parameter(tensor)
+
+
+def _may_stay(stored: Tensor, dtype: torch.dtype, device: torch.device) -> bool:
+    """Say if a mapped tensor can be a parameter as it is."""
+    is_aligned = stored.data_ptr() % stored.element_size() == 0  # older files are not
+    here = device.type == "cpu" and sys.platform != "win32"
+    return here and stored.dtype == dtype and is_aligned
 
 
 def _is_finite(tensor: Tensor) -> bool:

@@ -115,7 +115,10 @@ def load(place: str | Path) -> GPT:
 
 
 def read_record(place: Path) -> dict[str, Any]:
-    """Return what ``training.json`` says; :class:`CheckpointError` unless all files are whole."""
+    """Return what ``training.json`` says.
+
+    Raises :class:`gptlib.checkpoints.CheckpointError` unless all files are whole.
+    """
     path = place / _REST
     try:
         record = json.loads(path.read_text(encoding="utf-8"))

@@ -27,6 +27,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch.distributed.elastic.multiprocessing.errors import record
+from torch.distributed.fsdp import FSDPModule
 
 from gptlib import checkpoints, distributed, sharded_checkpoints
 from gptlib.config import GPTConfig
@@ -90,7 +91,7 @@ def gpt(shape=SHAPE, seed=0):
 def config(**changes):
     defaults = {"steps": 6, "warmup_steps": 2, "learning_rate": 0.005, "precision": "float32"}
     return TrainingConfig(
-        **{**defaults, "evaluate_every": 3, "save_every": 2, "clip_norm": 0.5, **changes}
+        **{**defaults, "evaluate_every": 2, "save_every": 2, "clip_norm": 0.5, **changes}
     )
 
 
@@ -100,6 +101,7 @@ def train(changes, seed=0, *, shape=SHAPE, batches=None, **options):
     history = distributed.train_distributed(
         model, batches or Random(), config(**changes), progress=False, **options
     )
+    assert isinstance(model, FSDPModule) == (options.get("sharding") == "fsdp")
     return history, distributed.weights(model)
 
 

@@ -275,7 +275,7 @@ def test_what_four_wrote_is_gone_on_from_by_fewer(
     for history, ours in outcomes:
         assert farthest(history.losses, expected.losses) < 1e-5
         assert farthest(ours, weights) < 1e-5
-        assert len(history.evaluations) == 2
+        assert len(history.evaluations) == 3
     assert [path.name for path in checkpoints._finished(tmp_path)] == ["step-00000006"]
 
 
