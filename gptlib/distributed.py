@@ -52,14 +52,29 @@ def joined() -> Iterator[torch.device]:
     """Join the processes that torchrun started, and leave them at the end; yield the device.
 
     With CUDA each process has the GPU of its number on its machine, and they exchange through
-    NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start.
+    NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start, and
+    where it could not start the processes again.
     """
-    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+    started = os.environ.get
+    if started("RANK") is None or started("LOCAL_RANK") is None:
         raise ValueError("start it with torchrun, as in: torchrun --nproc-per-node 2 script.py")
+    if (
+        int(started("GROUP_WORLD_SIZE", "1")) > 1
+        and started("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
+        and started("TORCHELASTIC_USE_AGENT_STORE") == "True"
+    ):
+        raise ValueError(
+            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun: without it, processes that "
+            "are started again on several machines may call those that are gone"
+        )
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    dist.init_process_group("nccl" if has_cuda else "gloo")
+    store, rank, world = next(dist.rendezvous("env://"))
+    # torchrun keeps the store when it starts the processes again, with the old ones' addresses.
+    store = dist.PrefixStore(f"start {started('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    backend = "nccl" if has_cuda else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     yield _device()
     # After an error nobody waits for the others: this process ends, and torchrun ends the rest.
     dist.destroy_process_group()
@@ -137,6 +152,7 @@ class DistributedRun(checkpoints.Run):
     def distribute(self, sharding: str) -> None:
         """Give the model to all ranks, and make the optimizer of what this rank holds of it."""
         device = _device()
+        training._lay_by_rows(self.model)
         self.whole: nn.Module = self.model
         self.scale = float(dist.get_world_size())
         if sharding == "ddp":

@@ -106,11 +106,11 @@ def load(
     ``config.json`` decides the shape. A file without one beside it must have the token and position
     embeddings of a model in :data:`gptlib.config.FAMILY`, and is taken for that one.
 
-    The model is built without memory, and filled from a memory map of the file. On the CPU, numbers
-    that are stored in ``dtype`` stay where they are: nothing is copied, a transposed matrix is a
+    The model is built without memory, and filled from a memory map of the file. For a float32 model
+    on the CPU, float32 numbers stay where they are: nothing is copied, a transposed matrix is a
     view, and what you change is yours alone. The file may be replaced or deleted meanwhile, as
     :func:`save` does, but must not be written into. (On Windows, where a mapped file cannot be
-    replaced, all is copied.) Other types and devices get copies, one tensor at a time.
+    replaced, all is copied.) Everything else is copied, one tensor at a time.
 
     Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
     :class:`gptlib.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a path where
@@ -469,7 +469,8 @@ def _may_stay(stored: Tensor, dtype: torch.dtype, device: torch.device) -> bool:
     """Say if a mapped tensor can be a parameter as it is."""
     is_aligned = stored.data_ptr() % stored.element_size() == 0  # older files are not
     here = device.type == "cpu" and sys.platform != "win32"
-    return here and stored.dtype == dtype and is_aligned
+    # In 16 bits, some products with a transposed view are rounded in other places.
+    return here and stored.dtype == dtype == torch.float32 and is_aligned
 
 
 def _is_finite(tensor: Tensor) -> bool:

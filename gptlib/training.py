@@ -230,6 +230,7 @@ def train(
     checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved, and
     ``ValueError`` for a batch without targets.
     """
+    _lay_by_rows(model)
     run = checkpoints.Run(model, _adamw(model, config), config, batches)
     held_out = list(held_out)  # it is read many times
     with checkpoints.locked(folder) if folder else nullcontext():
@@ -295,6 +296,17 @@ def _require_finite(run: checkpoints.Run, history: History, folder: str | Path |
         step = history.steps - 1
         rate = learning_rate(step, run.config)
         raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
+
+
+def _lay_by_rows(model: nn.Module) -> None:
+    """Copy each matrix that lies column by column, as a loaded checkpoint's may, row by row.
+
+    The optimizer's state is saved by rows; PyTorch's fused AdamW would take its numbers for others
+    where the matrix lies otherwise, without a word, and FSDP refuses such a matrix.
+    """
+    for parameter in model.parameters():
+        if not parameter.is_contiguous():
+            parameter.data = parameter.data.contiguous()
 
 
 def _adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:

@@ -5,6 +5,7 @@ The name table here is that of tests/test_model.py, which knows nothing of gptli
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
@@ -25,6 +26,7 @@ from gptlib import hub, pretrained, tokenizer
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.model import GPT
 from gptlib.pretrained import NAMES, PretrainedError, Tensors, blank, load, names, save
+from gptlib.training import TrainingConfig, train
 from tests.test_model import enliven, in_pairs, random_ids, transformers_twin, turned
 
 TINY = GPTConfig(vocab_size=61, context_length=16, emb_dim=32, n_heads=4, n_layers=2)
@@ -72,6 +74,20 @@ def logits(model, ids=IDS):
 def same_weights(first, second):
     ours, others = dict(first.named_parameters()), dict(second.named_parameters())
     return ours.keys() == others.keys() and all(torch.equal(ours[n], others[n]) for n in ours)
+
+
+def require_same_logits(loaded, model):
+    """Assert that the logits are equal, bit for bit where the same arithmetic makes them.
+
+    Where a matrix is a transposed view of the file, products may be rounded in another order.
+    """
+    if all(parameter.is_contiguous() for parameter in loaded.parameters()):
+        assert torch.equal(logits(loaded), logits(model))
+    torch.testing.assert_close(logits(loaded), logits(model), atol=1e-5, rtol=1e-5)
+    in_rows = copy.deepcopy(loaded)
+    for parameter in in_rows.parameters():
+        parameter.data = parameter.data.contiguous()
+    assert torch.equal(logits(in_rows), logits(model))
 
 
 def files(folder):
@@ -145,7 +161,7 @@ def test_from_here_to_transformers_and_back(config, dtype, tmp_path):
     if config.qkv_bias:
         assert same_weights(ours, back)
     assert all(parameter.dtype == dtype for parameter in back.parameters())
-    assert torch.equal(logits(back), logits(ours))
+    require_same_logits(back, ours)
     with torch.no_grad():
         their_logits = theirs.float()(IDS, use_cache=False).logits
     torch.testing.assert_close(logits(ours.float()), their_logits, atol=1e-4, rtol=0)
@@ -173,24 +189,82 @@ def test_from_transformers_to_here_and_back(config, tmp_path):
 def test_what_is_saved_is_loaded_bit_for_bit(folder):
     model = load(folder)
     assert same_weights(model, gpt())
-    assert torch.equal(logits(model), logits(gpt()))
+    require_same_logits(model, gpt())
     assert files(save(model, folder.parent / "again")) == files(folder)
 
 
 def test_a_loaded_model_can_be_trained_on(folder):
     model = load(str(folder)).train()
-    assert all(p.is_leaf and p.requires_grad and p.is_contiguous() for p in model.parameters())
+    assert all(p.is_leaf and p.requires_grad for p in model.parameters())
     assert model.output_head.weight is model.token_embedding.weight
+    before = files(folder)
     functional.cross_entropy(model(IDS).flatten(0, 1), IDS.flatten()).backward()
     torch.optim.AdamW(model.parameters()).step()
-    assert not same_weights(model, load(folder))
+    assert not same_weights(model, gpt())
+    assert files(folder) == before
+    assert same_weights(load(save(model, folder)), model)  # in the place of its own file
 
 
-def test_nothing_of_the_file_is_held_on_to(folder):
-    model = load(folder)
+class Same:
+    """The same few tokens at each step, as long as it is told."""
+
+    def __init__(self, steps):
+        self.steps = steps
+
+    def batch(self, step):
+        if step == self.steps:
+            raise RuntimeError("the batches failed")
+        return IDS[:, :-1], IDS[:, 1:]
+
+    def describe(self):
+        return {"kind": "Same"}
+
+
+def test_its_training_goes_on_where_it_was_cut_off(folder, tmp_path):
+    """PyTorch's AdamW mixes numbers up whose state lies in another order than their matrix."""
+    config = TrainingConfig(steps=4, warmup_steps=1, save_every=1, precision="float32")
+    whole, first, second = (load(folder) for _ in range(3))
+    train(whole, Same(99), config, progress=False)
+    with pytest.raises(RuntimeError, match="the batches failed"):
+        train(first, Same(2), config, folder=tmp_path / "run", progress=False)
+    train(second, Same(99), config, folder=tmp_path / "run", progress=False)
+    assert same_weights(second, whole)
+    assert not same_weights(second, load(folder))
+
+
+def is_in_its_file(model, folder):
+    """Change the file, and say if each parameter has changed with it."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    data = (folder / WEIGHTS).read_bytes()
     with (folder / WEIGHTS).open("r+b") as file:  # the same file, not another one in its place
-        file.write(bytes((folder / WEIGHTS).stat().st_size))
+        file.write(bytes(len(data)))
+    changed = {n for n, p in model.named_parameters() if not torch.equal(p, before[n])}
+    (folder / WEIGHTS).write_bytes(data)
+    assert changed in (set(), set(before))
+    return bool(changed)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there, a mapped file could not be replaced")
+def test_float32_stays_in_the_file_and_nothing_else_does(folder):
+    assert is_in_its_file(load(folder), folder)
+    assert not is_in_its_file(load(folder, torch.bfloat16), folder)
+    save(gpt().bfloat16(), folder)
+    assert not is_in_its_file(load(folder, torch.bfloat16), folder)
+    assert not is_in_its_file(load(folder), folder)
+
+
+def test_a_file_whose_numbers_lie_at_odd_addresses(folder):
+    """As in the released files, whose headers have any length; such numbers are copied."""
+    path = folder / WEIGHTS
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = data[8 : 8 + size].rstrip()
+    header += b" " * (1 - len(header) % 4 + 4)
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data[8 + size :])
+    model = load(folder)
+    assert all(parameter.data_ptr() % 4 == 0 for parameter in model.parameters())
     assert same_weights(model, gpt())
+    assert not is_in_its_file(model, folder)
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
@@ -501,13 +575,13 @@ def test_every_tensor_that_is_wrong_is_named(folder):
 def test_each_tensor_is_read_once(folder, monkeypatch):
     change(folder, **masks(TINY.n_layers, torch.float32))
     read = []
-    getitem = Tensors.__getitem__
+    shared = Tensors.shared
 
     def counted(tensors, name):
         read.append(name)
-        return getitem(tensors, name)
+        return shared(tensors, name)
 
-    monkeypatch.setattr(Tensors, "__getitem__", counted)
+    monkeypatch.setattr(Tensors, "shared", counted)
     load(folder)
     assert sorted(read) == sorted(row.theirs for row in names(TINY))
 
