@@ -21,7 +21,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.distributed_c10d import PrefixStore
 from torch.distributed.fsdp import FSDPModule, fully_shard
+from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
@@ -70,9 +72,9 @@ def joined() -> Iterator[torch.device]:
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, world = next(dist.rendezvous("env://"))
+    store, rank, world = next(rendezvous("env://"))
     # torchrun keeps the store when it starts the processes again, with the old ones' addresses.
-    store = dist.PrefixStore(f"start {started('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store = PrefixStore(f"start {started('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     backend = "nccl" if has_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     yield _device()

@@ -1,7 +1,7 @@
 """Train the mini model, and put it into gptlib/assets/mini: `make mini`.
 
-It takes about an hour and a half on two cores. Stopped at any moment, it goes on where it was. The run lies in
-_build/mini: checkpoints, the weights at several moments, and a line for each evaluation.
+It takes about an hour and a half on two cores. Stopped at any moment, it goes on where it was. The
+run lies in _build/mini: checkpoints, the weights at several moments, a line for each evaluation.
 """
 
 from __future__ import annotations
