@@ -210,14 +210,10 @@ def block_activation_bytes(
     length = _checked_length(config, batch_size, length)
     tokens, value = batch_size * length, _value_bytes(dtype)
     channels = value * tokens * config.emb_dim
-    rows = BYTES["float32"] * tokens * config.n_heads
     if _is_fused(config, attention):
-        inside = 3 * channels + rows
-    else:  # it computes in float32, whatever the type
-        matrices = 3 if config.drop_rate else 1
-        # The values of a single row are not copied: they hold on to queries and keys as well.
-        vectors = 5 if batch_size == 1 and dtype == "float32" else 3
-        inside = vectors * BYTES["float32"] * tokens * config.emb_dim + matrices * rows * length
+        inside = 3 * channels + BYTES["float32"] * tokens * config.n_heads
+    else:
+        inside = _plain_attention_bytes(config, batch_size, length, dtype)
     norm = channels + 2 * value * tokens
     mask = channels if config.drop_rate else 0
     return {
@@ -295,7 +291,8 @@ def block_flops(
     A matrix of ``n`` numbers takes ``2 * n`` FLOPs for each token, a multiplication and an addition
     for each number. Attention also multiplies queries with keys and weights with values, ``2 * C``
     FLOPs each for every pair of tokens: all ``T * T`` of them, also those that the mask hides.
-    Only matrix products count, as in PyTorch's ``FlopCounterMode``, whose figures these are.
+    Only matrix products count, as in PyTorch's ``FlopCounterMode``, whose figures these are where
+    attention is plain products (it passes over the CPU's fused kernel, and counts nothing there).
     """
     length = _checked_length(config, batch_size, length)
     tokens, c = batch_size * length, config.emb_dim
@@ -408,6 +405,17 @@ def device_years(flops: float, flops_per_second: float, utilization: float = 1.0
 def training_price(seconds: float, n_devices: int, price_per_device_hour: float) -> float:
     """Return what ``n_devices`` devices cost for that time, in the currency of the hourly price."""
     return seconds / 3_600 * n_devices * price_per_device_hour
+
+
+def _plain_attention_bytes(config: GPTConfig, batch_size: int, length: int, dtype: str) -> int:
+    """Return the bytes of queries, keys, values and matrices; float32, whatever the type."""
+    tokens = batch_size * length
+    # The values of a single row are not copied: they hold on to queries and keys as well.
+    vectors = 5 if batch_size == 1 and dtype == "float32" else 3
+    matrices = 3 if config.drop_rate else 1
+    return (
+        BYTES["float32"] * tokens * (vectors * config.emb_dim + matrices * config.n_heads * length)
+    )
 
 
 def _is_fused(config: GPTConfig, attention: str) -> bool:

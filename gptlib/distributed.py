@@ -21,7 +21,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.distributed_c10d import PrefixStore
+from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.fsdp import FSDPModule, fully_shard
 from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
@@ -57,29 +57,37 @@ def joined() -> Iterator[torch.device]:
     NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start, and
     where it could not start the processes again.
     """
-    started = os.environ.get
-    if started("RANK") is None or started("LOCAL_RANK") is None:
+    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
         raise ValueError("start it with torchrun, as in: torchrun --nproc-per-node 2 script.py")
-    if (
-        int(started("GROUP_WORLD_SIZE", "1")) > 1
-        and started("TORCHELASTIC_MAX_RESTARTS", "0") != "0"
-        and started("TORCHELASTIC_USE_AGENT_STORE") == "True"
-    ):
-        raise ValueError(
-            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun: without it, processes that "
-            "are started again on several machines may call those that are gone"
-        )
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
-    store, rank, world = next(rendezvous("env://"))
-    # torchrun keeps the store when it starts the processes again, with the old ones' addresses.
-    store = PrefixStore(f"start {started('TORCHELASTIC_RESTART_COUNT', '0')}", store)
+    store, rank, world = _meeting_place()
     backend = "nccl" if has_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)
     yield _device()
     # After an error nobody waits for the others: this process ends, and torchrun ends the rest.
     dist.destroy_process_group()
+
+
+def _meeting_place() -> tuple[Store, int, int]:
+    """Return the store where the processes leave their addresses, this one's rank, their number.
+
+    torchrun's own store outlives the processes, and keeps the addresses of those that are gone. On
+    one machine the number of the start tells them apart; on several, it is not the same for all.
+    """
+    started = os.environ.get
+    store, rank, world = next(rendezvous("env://"))
+    if started("TORCHELASTIC_USE_AGENT_STORE") != "True":  # a new one for each start
+        return store, rank, world
+    restarts = int(started("TORCHELASTIC_MAX_RESTARTS", "0"))
+    if int(started("GROUP_WORLD_SIZE", "1")) > 1 and restarts > 0:
+        raise ValueError(
+            "set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1 before torchrun: without it, processes that "
+            "are started again on several machines may call those that are gone"
+        )
+    start = started("TORCHELASTIC_RESTART_COUNT", "0")
+    return PrefixStore(f"start {start}", store), rank, world
 
 
 def train_distributed(

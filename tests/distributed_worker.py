@@ -226,9 +226,10 @@ def _serve(rank: int, pipe: Any) -> None:
 @record
 def main() -> None:
     folder, die_at = sys.argv[1], tuple(json.loads(sys.argv[2]))
+    start = int(os.environ["TORCHELASTIC_RESTART_COUNT"])
     with distributed.joined() as device:
         last = dist.get_rank() == dist.get_world_size() - 1
-        if os.environ["TORCHELASTIC_RESTART_COUNT"] == "1" and dist.get_rank() == 0:
+        if start == 1 and dist.get_rank() == 0 and "GPTLIB_DIE_IN_SAVE" not in os.environ:
             sharded_checkpoints._finish = lambda *_: die()  # everything is written but its name
         train({}, batches=Random(die_at=die_at if last else ()), folder=folder)
         print(f"done on {device.type}", flush=True)

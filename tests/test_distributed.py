@@ -8,6 +8,7 @@ import functools
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 import time
@@ -234,12 +235,45 @@ def test_nccl_is_chosen_where_there_is_cuda(monkeypatch, has_cuda, backend):
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: calls[0])
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
-    monkeypatch.setattr(dist, "init_process_group", calls.append)
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(dist.HashStore(), 5, 8)]))
+    monkeypatch.setattr(
+        dist,
+        "init_process_group",
+        lambda kind, store, rank, world_size: calls.append((kind, rank, world_size)),
+    )
     monkeypatch.setattr(dist, "get_backend", lambda: backend)
     monkeypatch.setattr(dist, "destroy_process_group", lambda: calls.append("left"))
     with distributed.joined() as device:
-        assert device == torch.device("cuda", 1) if has_cuda else torch.device("cpu")
-    assert calls == [1, "nccl", "left"] if has_cuda else ["gloo", "left"]
+        assert device == (torch.device("cuda", 1) if has_cuda else torch.device("cpu"))
+    assert calls == [*([1] if has_cuda else []), (backend, 5, 8), "left"]
+
+
+def test_a_restart_on_several_machines_needs_a_new_store(monkeypatch):
+    """torchrun's own has the addresses of processes that are gone."""
+    places = {
+        "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCHELASTIC_MAX_RESTARTS": "3",
+        "GROUP_WORLD_SIZE": "2",
+    }
+    for name, value in places.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(dist.HashStore(), 0, 2)]))
+    with pytest.raises(ValueError, match="set TORCH_DISABLE_SHARE_RDZV_TCP_STORE=1"):
+        distributed._meeting_place()
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "False")
+    assert isinstance(distributed._meeting_place()[0], dist.HashStore)
+
+
+def test_a_restart_on_one_machine_does_not_read_old_addresses(monkeypatch):
+    shared = dist.HashStore()
+    monkeypatch.setattr(distributed, "rendezvous", lambda _: iter([(shared, 0, 2)]))
+    monkeypatch.setenv("TORCHELASTIC_USE_AGENT_STORE", "True")
+    monkeypatch.setenv("TORCHELASTIC_MAX_RESTARTS", "3")
+    for start in ("0", "1"):
+        monkeypatch.setenv("TORCHELASTIC_RESTART_COUNT", start)
+        store, *_ = distributed._meeting_place()
+        assert not store.check(["address"])
+        store.set("address", "there")
 
 
 # ---- Checkpoints ---------------------------------------------------------------------------------
@@ -339,19 +373,31 @@ def test_a_folder_in_use_is_refused_on_all_ranks(ranks, tmp_path):
 # ---- Under torchrun ------------------------------------------------------------------------------
 
 
+def torchrun(*arguments, n_restarts=1, **environment):
+    """Start torchrun with two processes; on this machine alone they find each other."""
+    command = [sys.executable, "-m", "torch.distributed.run", f"--max-restarts={n_restarts}"]
+    here = {"GLOO_SOCKET_IFNAME": worker.LOOPBACK, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(
+        [*command, *map(str, arguments)],
+        env={**os.environ, **here, **environment},
+        cwd=ROOT,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
 def test_killed_ranks_end_the_job_and_a_restart_goes_on(ranks, tmp_path):
     """The last of two ranks is killed in step 3; the restart goes on from step 2, and rank 0 is
     killed while it saves step 4. One restart was allowed, so the job ends; a third goes on."""
-    environment = {**os.environ, "GLOO_SOCKET_IFNAME": worker.LOOPBACK, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command += ["--nproc-per-node=2", "--max-restarts=1", worker.__file__, str(tmp_path), "[3]"]
-    job = subprocess.run(command, env=environment, capture_output=True, text=True, cwd=ROOT)
+    job = torchrun("--standalone", "--nproc-per-node=2", worker.__file__, tmp_path, "[3]")
+    output, errors = job.communicate(timeout=150)
     ended = time.time()
-    deaths = [float(found) for found in re.findall(r"killed at ([\d.]+)", job.stdout)]
-    assert len(deaths) == 2, job.stderr
+    deaths = [float(found) for found in re.findall(r"killed at ([\d.]+)", output)]
+    assert len(deaths) == 2, errors
     assert ended - deaths[-1] < 30
     assert job.returncode != 0
-    assert "Signal 9 (SIGKILL) received" in job.stderr
+    assert "Signal 9 (SIGKILL) received" in errors
     names = sorted(path.name for path in tmp_path.iterdir())
     assert names[-1] == "step-00000002"
     assert any(name.startswith(".saving-") for name in names), "nobody died in a save"
@@ -360,6 +406,28 @@ def test_killed_ranks_end_the_job_and_a_restart_goes_on(ranks, tmp_path):
     assert farthest(history.losses, expected.losses) < 1e-5
     assert farthest(ours, weights) < 1e-5
     assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-00000006"]
+
+
+@pytest.mark.slow
+def test_a_restart_goes_on_on_two_machines(tmp_path):
+    """Two torchruns stand for two machines; the second one's only process is killed in step 3."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    meeting = ["--nnodes=2", "--nproc-per-node=1", "--local-addr=127.0.0.1", "--rdzv-id=test"]
+    meeting += ["--rdzv-backend=c10d", f"--rdzv-endpoint=127.0.0.1:{port}"]
+    own = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1", "GPTLIB_DIE_IN_SAVE": "0"}
+    jobs = [
+        torchrun(*meeting, worker.__file__, tmp_path, "[3]", n_restarts=2, **own) for _ in range(2)
+    ]
+    results = [job.communicate(timeout=200) for job in jobs]
+    outputs = "".join(output for output, _ in results)
+    assert [job.returncode for job in jobs] == [0, 0], [errors[-3000:] for _, errors in results]
+    assert outputs.count("killed at") == 1
+    assert outputs.count("done on cpu") == 2
+    _, weights = alone()
+    model = sharded_checkpoints.load(tmp_path)
+    assert farthest({n: p.detach() for n, p in model.named_parameters()}, weights) < 1e-5
 
 
 # ---- The numbers of the page ---------------------------------------------------------------------
