@@ -493,7 +493,7 @@ DAMAGES = {
     "truth values": (lambda p: to_type(p, W, torch.bool), r"has numbers of type torch\.bool"),
     "too large": (
         lambda p: change(p, **{W: torch.full((32, 128), 1e300, dtype=torch.float64)}),
-        r"h\.1\.mlp\.c_fc\.weight has numbers too large for torch\.float32",
+        r"h\.1\.mlp\.c_fc\.weight has numbers that are too large for torch\.float32",
     ),
     "a config that is not JSON": (lambda p: write(p, "{'a': 1}"), r"config\.json is not JSON: "),
     "a config that is empty": (lambda p: write(p, ""), r"config\.json is not JSON: "),
@@ -590,7 +590,7 @@ def test_numbers_that_a_type_cannot_hold_are_not_called_infinite(folder):
     put(folder, W, 0, 1e5)
     load(folder)
     load(folder, torch.bfloat16)
-    with pytest.raises(PretrainedError, match=r"has numbers too large for torch\.float16"):
+    with pytest.raises(PretrainedError, match=r"has numbers that are too large for torch\.float16"):
         load(folder, torch.float16)
 
 

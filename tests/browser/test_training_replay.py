@@ -150,9 +150,7 @@ def test_keys_on_the_slider_go_from_moment_to_moment(root: Any, mini: replay.Rep
         text = f"step {steps[expected]}, loss {loss}"
         expect(slider(root)).to_have_attribute("aria-valuetext", text)
     said = root.get_by_role("status")
-    expect(said).to_contain_text(
-        re.compile(r"^Step 0: loss \d+\.\d+, .* above the floor\. It ")
-    )
+    expect(said).to_contain_text(re.compile(r"^Step 0: loss \d+\.\d+, .* above the floor\. It "))
     for kind in ("button", "input", "summary"):
         assert root.locator(f"{kind}:not([data-lm-suppress-shortcuts])").count() == 0
 
