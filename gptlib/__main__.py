@@ -6,8 +6,10 @@ import argparse
 import os
 import shlex
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -70,7 +72,10 @@ examples:
   python -m gptlib train --folder mine --data notes.txt --emb-dim 128 --n-layers 2 --n-heads 4
 
 Stopped at any moment, with Ctrl-C or without, a training goes on from its last checkpoint when
-the same command is given again. The folder holds the checkpoint and the vocabulary."""
+the same command is given again. The folder holds the checkpoint and the vocabulary.
+
+On several GPUs, or processors, torchrun starts a process for each, and they train together:
+  torchrun --nproc-per-node 2 -m gptlib train --folder my-run"""
 
 COUNT_EXAMPLES = """\
 examples:
@@ -87,7 +92,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = _parser()
     args = parser.parse_args(argv)
-    args.again = shlex.join(["python", "-m", "gptlib", *argv])
+    args.again = shlex.join([*_started_with(), "-m", "gptlib", *argv])
     if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack a character that a text has
         sys.stdout.reconfigure(errors="replace")
     try:
@@ -101,9 +106,22 @@ def main(argv: Sequence[str] | None = None) -> int:
         return FAILED
     except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
         message = " ".join(str(error).split()) or type(error).__name__
-        print(f"gptlib {args.command}: {message}", file=sys.stderr)
+        who = f" (rank {_rank()})" if _rank() else ""
+        print(f"gptlib {args.command}{who}: {message}", file=sys.stderr)
         return FAILED
     return code
+
+
+def _rank() -> int | None:
+    """Return the number of this process if torchrun started it, as one of several."""
+    return int(os.environ["RANK"]) if {"RANK", "LOCAL_RANK"} <= os.environ.keys() else None
+
+
+def _started_with() -> list[str]:
+    """Return what stands before ``-m gptlib`` in the command that was given."""
+    if _rank() is None:
+        return ["python"]
+    return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
@@ -214,6 +232,10 @@ def _trained(place: Path) -> GPT:
     from gptlib import checkpoints
     from gptlib.model import GPT
 
+    if (place / ".metadata").exists():  # several processes wrote it
+        from gptlib import sharded_checkpoints
+
+        return sharded_checkpoints.load(place)
     model = GPT(GPTConfig(**checkpoints.read_record(place)["identity"]["model"]))
     checkpoints.load_weights(model, place)
     return model
@@ -271,6 +293,11 @@ def _add_train(command: argparse.ArgumentParser) -> None:
     add("--held-out", type=float, default=0.1, metavar="SHARE", help="of a text, not trained on")
     add("--every", type=int, default=100, metavar="STEPS", help="measure and save this often")
     add("--device", help="cpu, cuda, ... (default: cuda if there is one)")
+    add(
+        "--sharding",
+        choices=("ddp", "fsdp"),
+        help="with torchrun: the whole model in each process, or a share (default: ddp)",
+    )
     add("--size", default="mini", choices=sorted(FAMILY), metavar="NAME", help="as in 'count'")
     _add_size(command)
 
@@ -293,26 +320,14 @@ def _train(args: argparse.Namespace) -> int:
     import torch
 
     from gptlib import checkpoints
-    from gptlib.training import train
 
+    speaks = not _rank()  # alone, or the first of several
     try:
-        training = _schedule(args)
-        encoding, batches, held_out = _data(args)
-        model = _model(args, encoding)
-        _keep_vocabulary(encoding, Path(args.folder))
-        _introduce(model, args)
-        has_bar = sys.stderr.isatty()
-        history = train(
-            model,
-            batches,
-            training,
-            held_out=held_out,
-            folder=args.folder,
-            progress=has_bar,
-            on_evaluate=None if has_bar else _report,
-        )
+        model, encoding, history = _train_model(args, speaks)
     except KeyboardInterrupt:
-        return _interrupted(args, checkpoints.latest(args.folder))
+        return _interrupted(args, checkpoints.latest(args.folder)) if speaks else INTERRUPTED
+    if not speaks:
+        return DONE
     print(f"done after {history.steps:,} steps: {history.summary()}\n", file=sys.stderr)
     device = next(model.parameters()).device
     generator = torch.Generator(device).manual_seed(args.seed)
@@ -320,6 +335,52 @@ def _train(args: argparse.Namespace) -> int:
     again = shlex.join(["python", "-m", "gptlib", "generate", "--model", args.folder])
     print(f"\nmore of it: {again}", file=sys.stderr)
     return DONE
+
+
+def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding, History]:
+    """Train what the options say; of several processes, the first returns the whole model."""
+    from gptlib import checkpoints
+
+    schedule = _schedule(args)
+    with _training(args) as train:
+        encoding, batches, held_out = _data(args)
+        model = _model(args, encoding)
+        if speaks:
+            _keep_vocabulary(encoding, Path(args.folder))
+            _introduce(model, args)
+        has_bar = sys.stderr.isatty()
+        history = train(
+            model,
+            batches,
+            schedule,
+            held_out=held_out,
+            folder=args.folder,
+            progress=has_bar,
+            on_evaluate=None if has_bar else _report,
+        )
+    saved = checkpoints.latest(args.folder)
+    if saved and _rank() == 0:  # it may have a share of the model only
+        model = _trained(saved)
+    return model, encoding, history
+
+
+@contextmanager
+def _training(args: argparse.Namespace) -> Iterator[Callable[..., History]]:
+    """Yield what trains, on this process alone or, joined, on all that torchrun started."""
+    from gptlib.training import train
+
+    if _rank() is None:
+        if args.sharding:
+            raise ValueError("--sharding is for several processes: start them with torchrun")
+        yield train
+        return
+    from gptlib.distributed import joined, train_distributed
+
+    if args.device:
+        raise ValueError("--device is not for several processes: each takes its own GPU, if any")
+    args.device = "cpu"  # the model is made there, and each process takes what it needs
+    with joined():
+        yield partial(train_distributed, sharding=args.sharding or "ddp")
 
 
 def _schedule(args: argparse.Namespace) -> TrainingConfig:
@@ -439,10 +500,12 @@ def _introduce(model: GPT, args: argparse.Namespace) -> None:
 
     checkpoint = checkpoints.latest(args.folder)
     count = accounting.format_count(accounting.total(model.config))
-    device = next(model.parameters()).device
+    place = f"on {next(model.parameters()).device}"
+    if _rank() is not None:
+        place = f"in {os.environ['WORLD_SIZE']} processes"
     going_on = f"going on from {checkpoint}, " if checkpoint else ""
     print(
-        f"{count} parameters on {device}, {args.steps:,} steps of {args.batch_size:,} rows from "
+        f"{count} parameters {place}, {args.steps:,} steps of {args.batch_size:,} rows from "
         f"{args.data}; {going_on}saved in {args.folder} every {args.every:,} steps",
         file=sys.stderr,
     )

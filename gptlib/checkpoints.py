@@ -77,22 +77,37 @@ def save(run: Run, history: History, folder: str | Path) -> Path:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    place = folder / f"{_PREFIX}{history.steps:08d}"
-    for finished in _finished(folder):
-        if finished.name.rstrip("+") > place.name:
-            raise CheckpointError(f"{finished} is of a later step than {history.steps:,}")
-        if finished.name == place.name:  # the same step again: a name that comes after it
+    place = final_place(folder, history)
+    for earlier in finished(folder):
+        if earlier.name.rstrip("+") > place.name:
+            raise CheckpointError(f"{earlier} is of a later step than {history.steps:,}")
+        if earlier.name == place.name:  # the same step again: a name that comes after it
             place = place.with_name(f"{place.name}+")
-    unfinished = folder / f"{_UNFINISHED}{secrets.token_hex(4)}"
+    unfinished = new_place(folder)
     try:
         unfinished.mkdir()
         _write(run, history, unfinished)
-        unfinished.rename(place)
+        return publish(unfinished, place)
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
-    _sync_folder(folder)
-    for old in (*_finished(folder), *folder.glob(f"{_UNFINISHED}*")):
+
+
+def new_place(folder: Path) -> Path:
+    """Return a folder of a new name, to write a checkpoint into."""
+    return folder / f"{_UNFINISHED}{secrets.token_hex(4)}"
+
+
+def final_place(folder: Path, history: History) -> Path:
+    """Return the folder for the checkpoint of the last step done."""
+    return folder / f"{_PREFIX}{history.steps:08d}"
+
+
+def publish(unfinished: Path, place: Path) -> Path:
+    """Move a checkpoint that is on the disk to its place, remove the older ones; return it."""
+    unfinished.rename(place)
+    _sync_folder(place.parent)
+    for old in (*finished(place.parent), *place.parent.glob(f"{_UNFINISHED}*")):
         if old != place:
             shutil.rmtree(old, ignore_errors=True)
     return place
@@ -116,8 +131,14 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 def latest(folder: str | Path | None) -> Path | None:
     """Return the newest checkpoint in a run's folder, or None."""
-    finished = _finished(Path(folder)) if folder else []
-    return finished[-1] if finished else None
+    whole = finished(Path(folder)) if folder else []
+    return whole[-1] if whole else None
+
+
+def finished(folder: Path) -> list[Path]:
+    """Return the whole checkpoints in a run's folder, the newest last."""
+    name = re.compile(rf"{_PREFIX}\d{{8,}}\+*")
+    return sorted(p for p in folder.glob(f"{_PREFIX}*") if name.fullmatch(p.name) and p.is_dir())
 
 
 def resume(run: Run, folder: str | Path) -> History:
@@ -131,8 +152,8 @@ def resume(run: Run, folder: str | Path) -> History:
     if place is None:
         return History()
     record = read_record(place)
-    _require_same(identity, record["identity"], place)
-    history = _read_history(record, place)
+    require_same(identity, record["identity"], place)
+    history = read_history(record, place)
     weights = read_tensors(place, _WEIGHTS, record)
     state = _unflatten(read_tensors(place, _OPTIMIZER, record), place / _OPTIMIZER)
     _require_fit(run.model, weights, place / _WEIGHTS)
@@ -150,23 +171,28 @@ def load_weights(model: nn.Module, place: str | Path) -> History:
     """
     place = latest(place) or Path(place)
     record = read_record(place)
-    history = _read_history(record, place)
+    history = read_history(record, place)
     put_weights(model, read_tensors(place, _WEIGHTS, record), place / _WEIGHTS)
     return history
 
 
-def read_record(place: Path) -> dict[str, Any]:
-    """Return what ``training.json`` says, or raise :class:`CheckpointError`."""
+def read_record(place: Path, kind: str = FORMAT) -> dict[str, Any]:
+    """Return what ``training.json`` says of a checkpoint of this kind.
+
+    Raises :class:`CheckpointError` if it is missing, damaged, or of another kind or version.
+    """
     path = place / _REST
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
     except ValueError as error:
         raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
+    record: dict[str, Any] = found if isinstance(found, dict) else {}
+    if record.get("format") != kind:
         raise CheckpointError(
-            f'{path} is not a checkpoint of gptlib: it lacks "format": "{FORMAT}"'
+            f'{path} is not a checkpoint of gptlib that can be read here: its "format" is '
+            f"{record.get('format')!r}, not {kind!r}"
         )
     if record.get("version") != VERSION:
         raise CheckpointError(
@@ -210,44 +236,58 @@ def put_weights(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> 
     """
     _require_fit(model, weights, path)
     with torch.no_grad():
-        for name, parameter in _named_parameters(model).items():
+        for name, parameter in named_parameters(model).items():
             parameter.copy_(weights[name])
 
 
 def _write(run: Run, history: History, place: Path) -> None:
     """Write a checkpoint's three files into a new folder, and wait until they are on the disk."""
-    weights = {n: p.detach().contiguous() for n, p in _named_parameters(run.model).items()}
+    weights = {n: p.detach().contiguous() for n, p in named_parameters(run.model).items()}
     contents = {
         _WEIGHTS: bytes_of(weights),
         _OPTIMIZER: bytes_of(_flatten(run.optimizer.state_dict()["state"])),
     }
+    for name, data in contents.items():
+        _write_file(place / name, data)
+    files = {
+        name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+        for name, data in contents.items()
+    }
+    write_record(run, history, place, files)
+
+
+def write_record(
+    run: Run, history: History, place: Path, files: Mapping[str, object], kind: str = FORMAT
+) -> None:
+    """Write ``training.json`` beside the other files, and wait until all is on the disk."""
     record = {
-        "format": FORMAT,
+        "format": kind,
         "version": VERSION,
         "identity": run.identity(),
-        "files": {
-            name: {"bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-            for name, data in contents.items()
-        },
+        "files": files,
         "history": history.to_json(),
     }
-    contents[_REST] = json.dumps(record).encode()
-    for name, data in contents.items():
-        with (place / name).open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
+    _write_file(place / _REST, json.dumps(record).encode())
     _sync_folder(place)
 
 
-def _read_history(record: Mapping[str, Any], place: Path) -> History:
+def _write_file(path: Path, data: bytes) -> None:
+    with path.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def read_history(record: Mapping[str, Any], place: Path) -> History:
+    """Return the history in a checkpoint's record, or raise :class:`CheckpointError`."""
     try:
         return History.from_json(record["history"])
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{place / _REST} is damaged: its history ({error!r})") from None
 
 
-def _require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Path) -> None:
+def require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Path) -> None:
+    """Raise :class:`CheckpointError`, naming what differs, unless two identities are equal."""
     for part, values in ours.items():
         saved = theirs.get(part)
         if not isinstance(saved, dict):
@@ -262,7 +302,7 @@ def _require_same(ours: Mapping[str, Any], theirs: Mapping[str, Any], place: Pat
 
 
 def _require_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) -> None:
-    parameters = _named_parameters(model)
+    parameters = named_parameters(model)
     for name in (*parameters, *(name for name in weights if name not in parameters)):
         ours = tuple(parameters[name].shape) if name in parameters else "nothing"
         theirs = tuple(weights[name].shape) if name in weights else "nothing"
@@ -280,7 +320,7 @@ def _require_state(
             raise CheckpointError(f"{path} does not fit the model's parameter number {number}")
 
 
-def _named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters by name; what ``torch.compile(model)`` returns puts a prefix there."""
     return {n.removeprefix("_orig_mod."): p for n, p in model.named_parameters()}
 
@@ -301,12 +341,6 @@ def _unflatten(tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str,
             raise CheckpointError(f"{path} is not an optimizer's state: it has {key!r}")
         state.setdefault(int(number), {})[name] = tensor
     return state
-
-
-def _finished(folder: Path) -> list[Path]:
-    """Return the whole checkpoints in a folder, the newest last."""
-    name = re.compile(rf"{_PREFIX}\d{{8,}}\+*")
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if name.fullmatch(p.name) and p.is_dir())
 
 
 def _lock(file: IO[str]) -> bool:

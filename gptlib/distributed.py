@@ -7,13 +7,10 @@ who it is. Shapes: ``B`` rows in a batch, ``T`` tokens in a row.
 
 from __future__ import annotations
 
-import math
 import os
-import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +27,7 @@ from torch.nn.parallel import DistributedDataParallel
 from gptlib import checkpoints, sharded_checkpoints, training
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
-from gptlib.training import NotFiniteError, TrainingConfig, cross_entropy, in_mode
+from gptlib.training import TrainingConfig, TrainingRun, cross_entropy, in_mode
 
 
 class DisagreementError(ValueError):
@@ -119,31 +116,15 @@ def train_distributed(
     """
     if sharding not in ("ddp", "fsdp"):
         raise ValueError(f'sharding must be "ddp" or "fsdp", not {sharding!r}')
-    held_out, is_first = list(held_out), dist.get_rank() == 0
-    run = DistributedRun(model, training._adamw(model, config), config, batches)
-    _require_agreement(run, {"sharding": sharding, "folder": str(folder)}, held_out)
+    optimizer, rank = training.adamw(model, config), dist.get_rank()
+    run = DistributedRun(model, optimizer, config, batches, list(held_out), folder, rank)
+    _require_agreement(run, sharding)
     run.distribute(sharding)
-    with sharded_checkpoints.locked(folder):
+    with sharded_checkpoints.locked(folder), _views_allowed():
         history = sharded_checkpoints.resume(run, folder) if folder else History()
-        with (
-            _views_allowed(),
-            in_mode(run.whole, training=True),
-            training._bar(history, config, progress and is_first) as bar,
-        ):
-            for step in range(history.steps, config.steps):
-                _take_step(run, step, history, folder)
-                last = step + 1 == config.steps
-                if last or (step + 1) % config.evaluate_every == 0:
-                    if held_out:
-                        history.add_evaluation(evaluate(run.whole, held_out))
-                    _require_finite(run, history, folder)
-                    if on_evaluate and is_first:
-                        on_evaluate(history)
-                if folder and (last or (step + 1) % config.save_every == 0):
-                    _require_finite(run, history, folder)
-                    sharded_checkpoints.save(run, history, folder)
-                bar.set_postfix_str(history.summary(), refresh=False)
-                bar.update()
+        training.take_steps(
+            run, history, progress and rank == 0, on_evaluate if rank == 0 else None
+        )
     return history
 
 
@@ -155,14 +136,13 @@ def _views_allowed() -> Iterator[None]:
         yield
 
 
-@dataclass
-class DistributedRun(checkpoints.Run):
-    """What a checkpoint is of; ``model`` has the parameters, and ``whole`` is what computes."""
+class DistributedRun(TrainingRun):
+    """A training on several processes; ``model`` has the parameters, ``whole`` is what computes."""
 
     def distribute(self, sharding: str) -> None:
         """Give the model to all ranks, and make the optimizer of what this rank holds of it."""
         device = _device()
-        training._lay_by_rows(self.model)
+        training.lay_by_rows(self.model)
         self.whole: nn.Module = self.model
         self.scale = float(dist.get_world_size())
         if sharding == "ddp":
@@ -177,7 +157,26 @@ class DistributedRun(checkpoints.Run):
                 fully_shard(block, mesh=mesh)
             fully_shard(self.model, mesh=mesh)  # what is in no block
             self.scale /= _mean_of_ones(device)
-        self.optimizer = training._adamw(self.model, self.config)
+        self.optimizer = training.adamw(self.model, self.config)
+
+    def compute_gradients(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Leave the gradient of a whole batch, as :func:`compute_gradients` does."""
+        return compute_gradients(self, inputs, targets)
+
+    def evaluate(self) -> float:
+        """Return the mean loss on the held-out batches."""
+        return evaluate(self.whole, self.held_out)
+
+    def is_finite(self) -> bool:
+        """Say whether every weight is a finite number, on all ranks."""
+        mine = [_local(parameter).isfinite().all() for parameter in self.model.parameters()]
+        finite = torch.stack(mine).all().int()
+        dist.all_reduce(finite, dist.ReduceOp.MIN)
+        return bool(finite)
+
+    def save(self, history: History, folder: str | Path) -> None:
+        """Save a checkpoint in the folder, each rank what it holds."""
+        sharded_checkpoints.save(self, history, folder)
 
 
 def _mean_of_ones(device: torch.device) -> float:
@@ -200,29 +199,6 @@ def _copy_from_first(model: nn.Module, device: torch.device) -> None:
             there = parameter.to(device)
             dist.broadcast(there, src=0)
             parameter.copy_(there)
-
-
-def _take_step(run: DistributedRun, step: int, history: History, folder: str | Path | None) -> None:
-    """Change the weights by one step on all ranks, and add what it measured to the history."""
-    began = time.perf_counter()
-    rate = training.learning_rate(step, run.config)
-    for group in run.optimizer.param_groups:
-        group["lr"] = rate
-    inputs, targets = run.batches.batch(step)
-    n_tokens = int((targets != IGNORED).sum())
-    if n_tokens == 0:
-        raise ValueError(f"the batch of step {step:,} has no targets: there is nothing to learn")
-    # Each rank has dropout masks of its own; rank 0 has those of a single process.
-    seed = run.config.seed * 1_000_003 + step + (dist.get_rank() << 40)
-    with training._seeded(seed, _device()):
-        loss, norm = compute_gradients(run, inputs, targets)
-    if not math.isfinite(loss) or not math.isfinite(norm):
-        run.optimizer.zero_grad()
-        what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
-        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
-    run.optimizer.step()
-    run.optimizer.zero_grad()
-    history.add_step(loss, norm, n_tokens, time.perf_counter() - began)
 
 
 def compute_gradients(run: DistributedRun, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
@@ -293,17 +269,19 @@ def evaluate(model: nn.Module, held_out: Iterable[tuple[Tensor, Tensor]]) -> flo
 
 def weights(model: nn.Module) -> dict[str, Tensor]:
     """Return a distributed model's weights by name, put together; all ranks must ask for them."""
-    named = checkpoints._named_parameters(model)
+    named = checkpoints.named_parameters(model)
     return {name: _full(parameter.detach()) for name, parameter in named.items()}
 
 
-def _require_agreement(
-    run: checkpoints.Run, others: dict[str, object], held_out: list[tuple[Tensor, Tensor]]
-) -> None:
+def _require_agreement(run: TrainingRun, sharding: str) -> None:
     """Raise :class:`DisagreementError` on all ranks if one of them was started differently."""
-    others["held-out targets"] = [int((targets != IGNORED).sum()) for _, targets in held_out]
-    others["arithmetic"] = training.computes_bfloat16(_device())
-    ours = {**run.identity(), "call": others}
+    call = {
+        "sharding": sharding,
+        "folder": str(run.folder),
+        "held-out targets": [int((targets != IGNORED).sum()) for _, targets in run.held_out],
+        "arithmetic": training.computes_bfloat16(_device()),
+    }
+    ours = {**run.identity(), "call": call}
     everyone: list[Any] = [None] * dist.get_world_size()
     dist.all_gather_object(everyone, ours)
     for rank, theirs in enumerate(everyone):
@@ -316,20 +294,6 @@ def _require_agreement(
                         f"{other!r} on rank {rank}, and {first!r} on rank 0. Start all processes "
                         "with the same program, options and data."
                     )
-
-
-def _require_finite(run: DistributedRun, history: History, folder: str | Path | None) -> None:
-    """Refuse to go on, and to save, with weights or a held-out loss that are not finite."""
-    mine = [_local(parameter).isfinite().all() for parameter in run.model.parameters()]
-    finite = torch.stack(mine).all().int()
-    dist.all_reduce(finite, dist.ReduceOp.MIN)
-    what = "" if finite else "a weight became infinite or not a number"
-    if not what and history.evaluations and not math.isfinite(history.evaluations[-1][1]):
-        what = f"the loss on held-out text became {history.evaluations[-1][1]}"
-    if what:
-        step = history.steps - 1
-        rate = training.learning_rate(step, run.config)
-        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
 
 
 def _device() -> torch.device:

@@ -8,9 +8,6 @@ run any program: read only checkpoints that you trust.
 
 from __future__ import annotations
 
-import json
-import os
-import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
@@ -31,9 +28,7 @@ from gptlib.history import History
 from gptlib.model import GPT
 
 FORMAT = "gptlib sharded checkpoint"
-VERSION = 1
 
-_REST = "training.json"
 _T = TypeVar("_T")
 
 
@@ -44,7 +39,7 @@ def save(run: Run, history: History, folder: str | Path) -> Path:
     crash leaves the older one. Raises ``OSError`` on all ranks if one of them cannot write.
     """
     folder = Path(folder)
-    unfinished = _on_first(lambda: folder / f"{checkpoints._UNFINISHED}{secrets.token_hex(4)}")
+    unfinished = _on_first(lambda: checkpoints.new_place(folder))
     try:
         state_dict_saver.save(_state(run), checkpoint_id=unfinished)
         return _on_first(lambda: _finish(run, history, unfinished))
@@ -57,26 +52,8 @@ def save(run: Run, history: History, folder: str | Path) -> Path:
 def _finish(run: Run, history: History, unfinished: Path) -> Path:
     """Move what all ranks have written to its place, and remove the older checkpoints."""
     files = {path.name: path.stat().st_size for path in unfinished.iterdir()}
-    record = {
-        "format": FORMAT,
-        "version": VERSION,
-        "identity": run.identity(),
-        "files": files,
-        "history": history.to_json(),
-    }
-    with (unfinished / _REST).open("w", encoding="utf-8") as file:
-        json.dump(record, file)
-        file.flush()
-        os.fsync(file.fileno())
-    checkpoints._sync_folder(unfinished)
-    folder = unfinished.parent
-    place = folder / f"{checkpoints._PREFIX}{history.steps:08d}"
-    unfinished.rename(place)
-    checkpoints._sync_folder(folder)
-    for old in (*checkpoints._finished(folder), *folder.glob(f"{checkpoints._UNFINISHED}*")):
-        if old != place:
-            shutil.rmtree(old, ignore_errors=True)
-    return place
+    checkpoints.write_record(run, history, unfinished, files, FORMAT)
+    return checkpoints.publish(unfinished, checkpoints.final_place(unfinished.parent, history))
 
 
 def resume(run: Run, folder: str | Path) -> History:
@@ -89,7 +66,7 @@ def resume(run: Run, folder: str | Path) -> History:
     if place is None:
         return History()
     record = _on_first(lambda: read_record(place))
-    checkpoints._require_same(run.identity(), record["identity"], place)
+    checkpoints.require_same(run.identity(), record["identity"], place)
     for group in run.optimizer.param_groups:
         for parameter in group["params"]:  # zeros, as AdamW begins: a place for what is read
             run.optimizer.state[parameter] = {
@@ -98,7 +75,7 @@ def resume(run: Run, folder: str | Path) -> History:
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
     _read(_state(run), place)
-    return checkpoints._read_history(record, place)
+    return checkpoints.read_history(record, place)
 
 
 def load(place: str | Path) -> GPT:
@@ -109,7 +86,7 @@ def load(place: str | Path) -> GPT:
     """
     place = checkpoints.latest(place) or Path(place)
     model = GPT(GPTConfig(**read_record(place)["identity"]["model"]))
-    named = checkpoints._named_parameters(model)
+    named = checkpoints.named_parameters(model)
     _read({f"weights.{name}": parameter.detach() for name, parameter in named.items()}, place)
     return model.eval()
 
@@ -119,20 +96,7 @@ def read_record(place: Path) -> dict[str, Any]:
 
     Raises :class:`gptlib.checkpoints.CheckpointError` unless all files are whole.
     """
-    path = place / _REST
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
-    except ValueError as error:
-        raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from None
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise CheckpointError(f'{path} is of no sharded checkpoint: it lacks "format": "{FORMAT}"')
-    if record.get("version") != VERSION:
-        raise CheckpointError(
-            f"{path} has version {record.get('version')!r} of the format, and this gptlib reads "
-            f"version {VERSION}"
-        )
+    record = checkpoints.read_record(place, FORMAT)
     for name, n_bytes in record["files"].items():
         file = place / name
         found = file.stat().st_size if file.exists() else 0
@@ -146,7 +110,7 @@ def read_record(place: Path) -> dict[str, Any]:
 def _state(run: Run) -> dict[str, Tensor]:
     """Return what this rank holds of the weights and of the optimizer's state, by name."""
     state = {}
-    for name, parameter in checkpoints._named_parameters(run.model).items():
+    for name, parameter in checkpoints.named_parameters(run.model).items():
         state[f"weights.{name}"] = parameter.detach()
         for kind, tensor in run.optimizer.state[parameter].items():
             state[f"optimizer.{name}.{kind}"] = tensor

@@ -9,7 +9,7 @@ import math
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -230,40 +230,80 @@ def train(
     checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved, and
     ``ValueError`` for a batch without targets.
     """
-    _lay_by_rows(model)
-    run = checkpoints.Run(model, _adamw(model, config), config, batches)
-    held_out = list(held_out)  # it is read many times
+    lay_by_rows(model)
+    run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
     with checkpoints.locked(folder) if folder else nullcontext():
         history = checkpoints.resume(run, folder) if folder else History()
-        run.optimizer.zero_grad()
-        with (
-            in_mode(model, training=True),
-            _bar(history, config, progress) as bar,
-            _CtrlC() as ctrl_c,
-        ):
-            for step in range(history.steps, config.steps):
-                _take_step(run, step, history, folder)
-                last = step + 1 == config.steps
-                if last or (step + 1) % config.evaluate_every == 0:
-                    if held_out:
-                        history.add_evaluation(evaluate(model, held_out))
-                    _require_finite(run, history, folder)
-                    if on_evaluate:
-                        on_evaluate(history)
-                stop = ctrl_c.pressed
-                if folder and (last or stop or (step + 1) % config.save_every == 0):
-                    _require_finite(run, history, folder)
-                    checkpoints.save(run, history, folder)
-                bar.set_postfix_str(history.summary(), refresh=False)
-                bar.update()
-                if stop:
-                    raise Stopped(history, checkpoints.latest(folder))
+        with _CtrlC() as ctrl_c:
+            take_steps(run, history, progress, on_evaluate, stops=lambda: ctrl_c.pressed)
     return history
 
 
-def _take_step(
-    run: checkpoints.Run, step: int, history: History, folder: str | Path | None
+@dataclass
+class TrainingRun(checkpoints.Run):
+    """A training, and how it does what the loop asks for: here, all of it in this process.
+
+    :class:`gptlib.distributed.DistributedRun` does the same on several processes; ``rank`` is the
+    number of this one.
+    """
+
+    held_out: Sequence[tuple[Tensor, Tensor]] = ()
+    folder: str | Path | None = None
+    rank: int = 0
+
+    def compute_gradients(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
+        """Leave the gradient of a batch in the model, as :func:`compute_gradients` does."""
+        device = next(self.model.parameters()).device
+        return compute_gradients(self.model, inputs.to(device), targets.to(device), self.config)
+
+    def evaluate(self) -> float:
+        """Return the mean loss on the held-out batches."""
+        return evaluate(self.model, self.held_out)
+
+    def is_finite(self) -> bool:
+        """Say whether every weight is a finite number."""
+        return all(bool(p.isfinite().all()) for p in self.model.parameters())
+
+    def save(self, history: History, folder: str | Path) -> None:
+        """Save a checkpoint in the folder."""
+        checkpoints.save(self, history, folder)
+
+
+def take_steps(
+    run: TrainingRun,
+    history: History,
+    progress: bool,
+    on_evaluate: Callable[[History], None] | None,
+    stops: Callable[[], bool] = lambda: False,
 ) -> None:
+    """Train from where the history ends to the run's last step, and add to the history.
+
+    This is the loop of :func:`train` and of :func:`gptlib.distributed.train_distributed`. After
+    each step it asks ``stops`` whether to save, if there is a folder, and raise :class:`Stopped`.
+    """
+    config, folder = run.config, run.folder
+    run.optimizer.zero_grad()
+    with in_mode(run.model, training=True), _bar(history, config, progress) as bar:
+        for step in range(history.steps, config.steps):
+            _take_step(run, step, history)
+            last = step + 1 == config.steps
+            if last or (step + 1) % config.evaluate_every == 0:
+                if run.held_out:
+                    history.add_evaluation(run.evaluate())
+                _require_finite(run, history)
+                if on_evaluate:
+                    on_evaluate(history)
+            stop = stops()
+            if folder and (last or stop or (step + 1) % config.save_every == 0):
+                _require_finite(run, history)
+                run.save(history, folder)
+            bar.set_postfix_str(history.summary(), refresh=False)
+            bar.update()
+            if stop:
+                raise Stopped(history, checkpoints.latest(folder))
+
+
+def _take_step(run: TrainingRun, step: int, history: History) -> None:
     """Change the weights by one step, and add what it measured to the history."""
     began = time.perf_counter()
     rate = learning_rate(step, run.config)
@@ -273,32 +313,33 @@ def _take_step(
     n_tokens = int((targets != IGNORED).sum())
     if n_tokens == 0:
         raise ValueError(f"the batch of step {step:,} has no targets: there is nothing to learn")
-    device = next(run.model.parameters()).device
-    with _seeded(run.config.seed * 1_000_003 + step, device):
-        loss, norm = compute_gradients(run.model, inputs.to(device), targets.to(device), run.config)
+    # Each process has dropout masks of its own; the first one's are those of a process alone.
+    seed = run.config.seed * 1_000_003 + step + (run.rank << 40)
+    with _seeded(seed, next(run.model.parameters()).device):
+        loss, norm = run.compute_gradients(inputs, targets)
     if not math.isfinite(loss) or not math.isfinite(norm):
         run.optimizer.zero_grad()
         what = f"a gradient became {norm}" if math.isfinite(loss) else f"the loss became {loss}"
-        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
+        raise NotFiniteError(what, step, rate, checkpoints.latest(run.folder))
     run.optimizer.step()
     run.optimizer.zero_grad()
     history.add_step(loss, norm, n_tokens, time.perf_counter() - began)
 
 
-def _require_finite(run: checkpoints.Run, history: History, folder: str | Path | None) -> None:
+def _require_finite(run: TrainingRun, history: History) -> None:
     """Refuse to go on, and to save, with weights or a held-out loss that are not finite."""
     what = ""
-    if not all(bool(p.isfinite().all()) for p in run.model.parameters()):
+    if not run.is_finite():
         what = "a weight became infinite or not a number"
     elif history.evaluations and not math.isfinite(history.evaluations[-1][1]):
         what = f"the loss on held-out text became {history.evaluations[-1][1]}"
     if what:
         step = history.steps - 1
         rate = learning_rate(step, run.config)
-        raise NotFiniteError(what, step, rate, checkpoints.latest(folder))
+        raise NotFiniteError(what, step, rate, checkpoints.latest(run.folder))
 
 
-def _lay_by_rows(model: nn.Module) -> None:
+def lay_by_rows(model: nn.Module) -> None:
     """Copy each matrix that lies column by column, as a loaded checkpoint's may, row by row.
 
     The optimizer's state is saved by rows; PyTorch's fused AdamW would take its numbers for others
@@ -309,7 +350,8 @@ def _lay_by_rows(model: nn.Module) -> None:
             parameter.data = parameter.data.contiguous()
 
 
-def _adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+def adamw(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
+    """Return the optimizer that a configuration asks for, computed in one piece where it can be."""
     return torch.optim.AdamW(
         parameter_groups(model, config.weight_decay),
         betas=(config.beta_1, config.beta_2),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copyreg
 import errno
+import io
 import json
 import math
 import multiprocessing
@@ -19,6 +20,7 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -26,17 +28,23 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+import torch.distributed.run
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.fsdp import FSDPModule
 
 from gptlib import checkpoints, distributed, sharded_checkpoints
+from gptlib.__main__ import main as main_of_gptlib
 from gptlib.config import GPTConfig
 from gptlib.data import IGNORED
+from gptlib.distributed import DisagreementError
 from gptlib.model import GPT
 from gptlib.training import NotFiniteError, TrainingConfig
 
 SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.0)
-LOOPBACK = "lo0" if sys.platform == "darwin" else "lo"
+ON_THIS_MACHINE = {
+    "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+    "OMP_NUM_THREADS": "1",
+}
 
 
 def _again(message, attributes):
@@ -89,7 +97,7 @@ def gpt(shape=SHAPE, seed=0):
 
 
 def config(**changes):
-    defaults = {"steps": 6, "warmup_steps": 2, "learning_rate": 0.005, "precision": "float32"}
+    defaults = {"steps": 4, "warmup_steps": 2, "learning_rate": 0.005, "precision": "float32"}
     return TrainingConfig(
         **{**defaults, "evaluate_every": 2, "save_every": 2, "clip_norm": 0.5, **changes}
     )
@@ -97,17 +105,25 @@ def config(**changes):
 
 def train(changes, seed=0, *, shape=SHAPE, batches=None, **options):
     """Train a small model on this rank; return the history and the whole weights."""
-    model = gpt(shape, seed)
+    model = gpt(shape, seed).eval()
+    model(Random().batch(9)[0]).sum().backward()  # gradients left over from elsewhere do not count
     history = distributed.train_distributed(
         model, batches or Random(), config(**changes), progress=False, **options
     )
+    assert not model.training  # as it was before
     assert isinstance(model, FSDPModule) == (options.get("sharding") == "fsdp")
     return history, distributed.weights(model)
 
 
-def train_with(options):
-    """Train with options of this rank's own."""
-    return train(**{"changes": {}, **options})
+def train_each(trials):
+    """Train with each of this rank's own options in turn; return what was raised."""
+    errors = []
+    for options in trials:
+        try:
+            train(**{"changes": {}, **options})
+        except DisagreementError as error:
+            errors.append(error)
+    return errors
 
 
 def train_without_numbers(changes, **options):
@@ -153,6 +169,24 @@ def shares():
     return sum(distributed._local(t).numel() for t in tensors if t.ndim), n_all
 
 
+def command_line(argv, folder, port, rank):
+    """Give a command as torchrun does to two; return its exit code, its output and its errors."""
+    places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_PORT": port}
+    own = {"MASTER_ADDR": "127.0.0.1", **{name: str(place) for name, place in places.items()}}
+    out, errors = io.StringIO(), io.StringIO()
+    before = Path.cwd()
+    os.chdir(folder)
+    os.environ |= own
+    try:
+        with redirect_stdout(out), redirect_stderr(errors):
+            code = main_of_gptlib(argv)
+    finally:
+        os.chdir(before)
+        for name in own:
+            del os.environ[name]
+    return code, out.getvalue(), errors.getvalue()
+
+
 # ---- A pool of processes, which join in groups of any size ---------------------------------------
 
 
@@ -160,8 +194,9 @@ class Ranks:
     """Processes that run a function together, as a process group of their own each time."""
 
     def __init__(self, n: int) -> None:
-        context = multiprocessing.get_context("forkserver")
-        context.set_forkserver_preload(["gptlib.distributed", "tests.distributed_worker"])
+        self.context = context = multiprocessing.get_context("forkserver")
+        # The last two are what training and saving import at their first time, in each process.
+        context.set_forkserver_preload(["tests.distributed_worker", "torch._dynamo", "fsspec"])
         self.folder = tempfile.TemporaryDirectory()
         self.pipes, self.processes, self.runs = [], [], 0
         for rank in range(n):
@@ -183,9 +218,18 @@ class Ranks:
             pipe.send_bytes(pickle.dumps((world, store, function, own)))
         results = []
         for pipe in self.pipes[:world]:
-            assert pipe.poll(60), "a rank gave no answer within a minute"
+            assert pipe.poll(300), "a rank gave no answer within five minutes"
             results.append(pickle.loads(pipe.recv_bytes()))
         return results
+
+    def beside(self, seconds: float, function: Callable[..., Any], *args: Any) -> int | None:
+        """Run a function in another process that may have its own; return its exit code."""
+        process = self.context.Process(target=function, args=args)
+        process.start()
+        process.join(seconds)
+        process.terminate()
+        process.join()
+        return process.exitcode
 
     def close(self) -> None:
         for pipe in self.pipes:
@@ -198,29 +242,41 @@ class Ranks:
 
 def _serve(rank: int, pipe: Any) -> None:
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = LOOPBACK
+    os.environ.update(ON_THIS_MACHINE)
     warnings.simplefilter("error")  # as in the tests' own process
     while True:
         try:
             world, store, function, args = pickle.loads(pipe.recv_bytes())
         except EOFError:
             return
-        dist.init_process_group(
-            "gloo",
-            init_method=f"file://{store}",
-            rank=rank,
-            world_size=world,
-            timeout=timedelta(seconds=30),
-        )
+        if function is not command_line:  # which joins by itself
+            dist.init_process_group(
+                "gloo",
+                init_method=f"file://{store}",
+                rank=rank,
+                world_size=world,
+                timeout=timedelta(seconds=240),
+            )
         try:
             result = function(*args)
         except Exception as error:
             result = error
         pipe.send_bytes(pickle.dumps(result))
-        dist.destroy_process_group()
+        if dist.is_initialized():
+            dist.destroy_process_group()
 
 
 # ---- A program for torchrun ----------------------------------------------------------------------
+
+
+def torchrun(arguments, log):
+    """Do what the command does, in this process; its ranks are forked, and start at once."""
+    output = os.open(log, os.O_WRONLY | os.O_CREAT)
+    for stream in (1, 2):
+        os.dup2(output, stream)
+    os.environ.update(ON_THIS_MACHINE)
+    torch.set_num_threads(1)
+    torch.distributed.run.main(["--run-path", "--start-method=fork", *arguments])
 
 
 @record
