@@ -44,7 +44,8 @@ def resolve(draw: Draw, memory: Memory) -> Choice:
     return choice.without(memory[draw.exclude]) if draw.exclude else choice
 
 
-def _begin(grammar: Grammar) -> tuple[Item, ...]:
+def begin(grammar: Grammar) -> tuple[Item, ...]:
+    """Return all that a story has to say before anything is said: the draw it begins with."""
     start = grammar.start
     return (Draw(start.name, None, "", "", Style(), {"": start}),)
 
@@ -76,7 +77,7 @@ def tell(grammar: Grammar, random: Callable[[], float]) -> str:
                 else:
                     pieces.append(choice.spoken(item.style).says[option])
 
-    say(_begin(grammar))
+    say(begin(grammar))
     return "".join(pieces)
 
 
@@ -192,7 +193,7 @@ class Search:
 
     def derivations(self, grammar: Grammar) -> Iterator[float]:
         """Yield the log-probability of each derivation of the text."""
-        return self._walk(_begin(grammar), 0, {}, 0.0)
+        return self._walk(begin(grammar), 0, {}, 0.0)
 
     def _walk(
         self, items: tuple[Item, ...], position: int, memory: Memory, total: float
@@ -267,7 +268,7 @@ def every(grammar: Grammar) -> Iterator[tuple[str, float]]:
                 return
         yield text, total
 
-    return walk(_begin(grammar), "", {}, 0.0)
+    return walk(begin(grammar), "", {}, 0.0)
 
 
 # ---------------------------------------------------------------------------------------
@@ -314,7 +315,7 @@ def _fold(
     sum walks the grammar once, not the stories.
     """
     fold = _Fold(step, times, plus)
-    (total,) = fold.walk(_begin(grammar), {frozenset(): one}, frozenset()).values()
+    (total,) = fold.walk(begin(grammar), {frozenset(): one}, frozenset()).values()
     return total
 
 
