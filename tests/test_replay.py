@@ -270,6 +270,7 @@ def test_a_notebook_stores_the_name_of_the_mini_replay_and_a_page_has_it(tmp_pat
 def test_a_replay_of_ones_own_is_stored_whole(built: Replay) -> None:
     widget = TrainingReplay(built)
     assert widget.state() == {"replay": built, "moment": 0, "prompt": 0, "token": 29}
+    assert TrainingReplay(built, prompt=2).state() == widget.state() | {"prompt": 2}
     widget.moment, widget.prompt, widget.token = 1, 2, 0
     assert widget.state() == {"replay": built, "moment": 1, "prompt": 2, "token": 0}
     assert json.loads(json.dumps(widget.state())) == widget.state()

@@ -317,6 +317,7 @@ const CHAPTERS = [
   "The GPT-2 architecture",
   "Training",
   "Pretrained weights",
+  "Scaling up",
 ];
 
 /** The parts of the bar that shows where a model's parameters are. */

@@ -162,6 +162,7 @@ export function verdict(sample, prompt) {
   const length = Array.from(sample.text).length;
   const at = sample.fails_at ?? length;
   const could = sample.expected.length ? ` It could go on with ${either(sample.expected)}.` : "";
+  if (!length) return "It ends before its first word.";
   if (at >= length) return "It breaks off before its end, and follows the grammar so far.";
   if (at <= Array.from(prompt).length + 1) return `It leaves the grammar at once.${could}`;
   const words = countWords(Array.from(sample.text).slice(0, at).join("").slice(prompt.length));

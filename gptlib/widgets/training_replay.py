@@ -33,12 +33,12 @@ class TrainingReplay(Widget):
     prompt = traitlets.Int(0).tag(sync=True)
     token = traitlets.Int(0).tag(sync=True)
 
-    def __init__(self, replay: Replay | None = None) -> None:
+    def __init__(self, replay: Replay | None = None, prompt: int = 0) -> None:
         from gptlib import replay as replays  # here, so that a page is built without torch
 
         self._mini = replay is None
         shown = replays.mini() if replay is None else replays.check(replay)
-        super().__init__(replay=dict(shown), token=shown["fragment"]["query"])
+        super().__init__(replay=dict(shown), token=shown["fragment"]["query"], prompt=prompt)
 
     @traitlets.validate("replay")
     def _check_replay(self, proposal: dict[str, Any]) -> dict[str, Any]:

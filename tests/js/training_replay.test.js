@@ -85,6 +85,7 @@ test("how much follows the grammar is a share of the text", () => {
 test("the verdict is in plain words", () => {
   assert.match(replay.verdict({ ...story, text: "x" }, ""), /^A whole story/);
   assert.match(replay.verdict(wrong("One sunny", 9), ""), /^It breaks off before its end/);
+  assert.match(replay.verdict(wrong("", 0), ""), /^It ends before its first word/);
   assert.equal(
     replay.verdict(wrong("told Tom", 5, ["Ada"]), "told"),
     "It leaves the grammar at once. It could go on with “Ada”.",
