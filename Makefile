@@ -6,7 +6,7 @@ BIN := .venv/bin
 SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc.yml \
 	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
-.PHONY: book test notebooks lab serve lint format clean repository vocabulary mini
+.PHONY: book test notebooks lab serve lint format clean repository vocabulary mini scaling
 
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
@@ -37,6 +37,9 @@ vocabulary: .venv/.complete  ## train the stories' vocabulary again
 
 mini: .venv/.complete  ## train the mini model again: about an hour and a half on two cores, resumable
 	@$(BIN)/python tools/train_mini.py
+
+scaling: .venv/.complete  ## train the models of the scaling law again: over an hour on two cores, resumable
+	@$(BIN)/python -m tools.train_scaling
 
 repository: .venv/.complete  ## make repository URL=https://github.com/you/your-fork
 	@$(BIN)/python tools/repository.py "$(URL)"

@@ -27,10 +27,8 @@ from gptlib.tokenizer import END_OF_TEXT
 class Surprisal(NamedTuple):
     """A token, what the best predictor loses at it, and what it must expect to lose there.
 
-    Attributes:
-        token: its id.
-        surprisal: -log p(token | the tokens before it), in nats.
-        entropy: the mean of the surprisal over all tokens that may come there, in nats.
+    ``token`` is an id, ``surprisal`` is -log p(token | the tokens before it), in nats, and
+    ``entropy`` the mean of the surprisal over all tokens that may come there, in nats.
     """
 
     token: int

@@ -23,6 +23,7 @@ LAYERS = {
     "config": set(),
     "accounting": {"config"},
     "tokenizer": set(),
+    "story_surprise": {"stories", "tokenizer"},  # before "stories", which takes in all story_*
     "stories": set(),
     "figures": set(),
     "cache": set(),
@@ -30,6 +31,8 @@ LAYERS = {
     "data": {"cache"},
     "model": {"config"},
     "attention_maps": {"model"},
+    "inside": {"attention_maps", "model"},
+    "scaling": {"accounting", "config"},
     "history": {"figures"},
     "checkpoints": {"data", "history", "training"},  # the first and the last for their types
     "training": {"checkpoints", "data", "history"},

@@ -14,13 +14,16 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "_build"
 SITE = BUILD / "html"
+#: What a build puts there.
+MADE = ("html", ".doctrees", "jupyter_execute")
 COMMAND = ("build", ".", "--all", "-W", "-n", "--keep-going")
 
 
 def main() -> int:
     """Build into a clean folder; return 1 after printing the log's errors if that failed."""
     try:
-        shutil.rmtree(BUILD, ignore_errors=True)
+        for made in MADE:  # beside them lie the trainings of `make mini` and `make scaling`
+            shutil.rmtree(BUILD / made, ignore_errors=True)
         process = subprocess.run(
             [Path(sys.executable).with_name("jupyter-book"), *COMMAND],
             cwd=ROOT,
