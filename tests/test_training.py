@@ -487,8 +487,16 @@ class Interrupting(Random):
         return super().batch(step)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Let Ctrl-C interrupt, also where the tests run in the background, which ignores it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_stops_between_steps_and_loses_nothing(tmp_path):
+def test_ctrl_c_stops_between_steps_and_loses_nothing(tmp_path, ctrl_c):
     config, whole = with_config(steps=6), gpt(DROPPING)
     quietly(whole, config)
     model = gpt(DROPPING)
@@ -503,7 +511,7 @@ def test_ctrl_c_stops_between_steps_and_loses_nothing(tmp_path):
 
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
-def test_ctrl_c_without_a_folder_and_twice():
+def test_ctrl_c_without_a_folder_and_twice(ctrl_c):
     model = gpt()
     with pytest.raises(Stopped, match="after 2 steps, not saved") as caught:
         quietly(model, batches=Interrupting(1))

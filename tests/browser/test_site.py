@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from playwright import sync_api
 
 from tests.browser.conftest import ROOT, SITE, serve_folder
 
@@ -131,6 +132,13 @@ def test_load_event_comes_in_half_the_time_of_the_default_build(browser, site, d
 
 def _load_time(browser, site: str, name: str) -> float:
     """Return the milliseconds to the load event at 1.6 Mbit/s and 150 ms, with an empty cache."""
+    try:
+        return _load_once(browser, site, name, timeout=30_000)
+    except sync_api.TimeoutError:  # once in some hundred times, Chromium's slow line stands still
+        return _load_once(browser, site, name, timeout=60_000)
+
+
+def _load_once(browser, site: str, name: str, timeout: int) -> float:
     context = browser.new_context()
     page = context.new_page()
     page.route(lambda url: _is_foreign(url, site), lambda route: route.fulfill(status=200, body=""))
@@ -144,10 +152,11 @@ def _load_time(browser, site: str, name: str) -> float:
             "uploadThroughput": 90_000,
         },
     )
-    page.goto(site + name, wait_until="load", timeout=60_000)
-    time = page.evaluate("performance.getEntriesByType('navigation')[0].loadEventStart")
-    context.close()
-    return time
+    try:
+        page.goto(site + name, wait_until="load", timeout=timeout)
+        return page.evaluate("performance.getEntriesByType('navigation')[0].loadEventStart")
+    finally:
+        context.close()
 
 
 def _is_foreign(url: str, site: str) -> bool:
