@@ -62,15 +62,28 @@ class Point:
 
 
 @dataclass(frozen=True)
+class Trial:
+    """A training that a learning rate was chosen by: its loss after so many tokens."""
+
+    name: str
+    n_heads: int
+    learning_rate: float
+    tokens: int
+    loss: float
+
+
+@dataclass(frozen=True)
 class Results:
     """All runs, the smallest model first.
 
     Attributes:
         floor: the loss of the grammar itself on the very stories that the models are measured on.
+        trials: every learning rate that was tried, the chosen ones included.
     """
 
     floor: float
     runs: tuple[Run, ...]
+    trials: tuple[Trial, ...] = ()
 
     def points(self, without: str = "") -> tuple[Point, ...]:
         """Return every measurement, run after run, leaving out the run of that name.
@@ -103,7 +116,8 @@ def results() -> Results:
         )
         for run in record["runs"]
     ]
-    return Results(record["floor"], tuple(sorted(runs, key=lambda run: run.n_parameters)))
+    runs.sort(key=lambda run: run.n_parameters)
+    return Results(record["floor"], tuple(runs), tuple(Trial(**one) for one in record["tried"]))
 
 
 @dataclass(frozen=True)
