@@ -63,12 +63,12 @@ class ParameterBreakdown(Widget):
         config = getattr(model, "config", model)
         if not isinstance(config, GPTConfig):
             config = FAMILY[one_of("model", config, FAMILY)]
-        sizes = _sizes(config)
+        sizes = sizes_of(config)
         super().__init__(config=sizes, start=sizes, family=family())
 
     @traitlets.validate("config", "start")
     def _check_config(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _checked(proposal["value"])
+        return checked_sizes(proposal["value"])
 
     @traitlets.validate("path")
     def _check_path(self, proposal: dict[str, Any]) -> str:
@@ -100,32 +100,32 @@ class ParameterBreakdown(Widget):
         total = accounting.total(config)
         listed = "; ".join(f"{part}: {count:,}" for part, count in parts.items())
         return (
-            f"Where the parameters of {_name(config)} are. {listed}; all together: {total:,}. "
+            f"Where the parameters of {name_of(config)} are. {listed}; all together: {total:,}. "
             f"As {self.dtype} they take "
             f"{accounting.format_bytes(accounting.weight_bytes(config, self.dtype))}."
         )
 
 
-def _sizes(config: GPTConfig) -> dict[str, Any]:
+def sizes_of(config: GPTConfig) -> dict[str, Any]:
     """Return the sizes that decide how many parameters there are; dropout has none."""
     return {name: value for name, value in vars(config).items() if name != "drop_rate"}
 
 
-def _checked(sizes: dict[str, Any]) -> dict[str, Any]:
+def checked_sizes(sizes: dict[str, Any]) -> dict[str, Any]:
     """Return the sizes of a valid configuration that the widget can show."""
-    expected = _sizes(FAMILY["gpt2"])
+    expected = sizes_of(FAMILY["gpt2"])
     if set(sizes) != set(expected):
         raise ValueError(f"config must have the sizes {', '.join(expected)}, not {list(sizes)!r}")
     config = GPTConfig(**sizes)
     for name, limit in LIMITS.items():
         if sizes[name] > limit:
             raise ValueError(f"{name} must be at most {limit:,} here, not {sizes[name]}")
-    return _sizes(config)
+    return sizes_of(config)
 
 
-def _name(config: GPTConfig) -> str:
+def name_of(config: GPTConfig) -> str:
     """Return the name of a member of the family, or words for any other configuration."""
     for name, member in FAMILY.items():
-        if _sizes(member) == _sizes(config):
+        if sizes_of(member) == sizes_of(config):
             return name
     return f"a GPT of {config.n_layers} layers and {config.emb_dim:,} channels"

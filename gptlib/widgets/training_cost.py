@@ -12,7 +12,7 @@ from gptlib import accounting
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import Widget, one_of
-from gptlib.widgets.parameter_breakdown import _checked, _name, _sizes
+from gptlib.widgets.parameter_breakdown import checked_sizes, name_of, sizes_of
 
 #: How FLOPs are counted: by the rule of thumb, or product by product.
 COUNTINGS = ("six_nd", "products")
@@ -58,11 +58,11 @@ class TrainingCost(Widget):
         chosen = accounting.DEVICES[one_of("device", device, accounting.DEVICES)]
         speed = {"flops_per_second": chosen.flops_per_second}
         settings = DEFAULTS | {"n_tokens": n_tokens, "device": device} | speed | run
-        super().__init__(config=_sizes(model), run=settings, family=family(), devices=devices())
+        super().__init__(config=sizes_of(model), run=settings, family=family(), devices=devices())
 
     @traitlets.validate("config")
     def _check_config(self, proposal: dict[str, Any]) -> dict[str, Any]:
-        return _checked(proposal["value"])
+        return checked_sizes(proposal["value"])
 
     @traitlets.validate("run")
     def _check_run(self, proposal: dict[str, Any]) -> dict[str, Any]:
@@ -80,7 +80,7 @@ class TrainingCost(Widget):
         held = accounting.format_bytes(int(sum(found["held_bytes"].values())))
         shared = "a share of it all" if run["sharded"] else "a copy of it all"
         return (
-            f"What training {_name(config)} costs: {accounting.total(config):,} parameters, "
+            f"What training {name_of(config)} costs: {accounting.total(config):,} parameters, "
             f"{run['n_tokens']:,} tokens. It takes {found['flops']:.3g} FLOPs ({how}). At "
             f"{run['flops_per_second'] / 1e12:g} TFLOP/s, of which {run['utilization']:.0%} are "
             f"used ({device.name}; {device.source}), these are {_figure(found['device_years'])} "
