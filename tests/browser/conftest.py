@@ -16,6 +16,9 @@ from typing import Any
 
 import pytest
 
+from gptlib.widgets import page as widgets
+from gptlib.widgets.base import Widget
+
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,6 +88,21 @@ def serve_folder(folder: Path) -> Iterator[str]:
     server.shutdown()
     server.server_close()
     thread.join()
+
+
+def lone_page(folder: Path, widget: Widget, title: str) -> None:
+    """Write index.html with nothing but a widget, as Python stores it, and all that it loads."""
+    widgets.write_files(folder)
+    (folder / "index.html").write_text(
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        '<meta name="viewport" content="width=device-width, initial-scale=1">'
+        '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
+        "<style>:root { color-scheme: light dark } body { max-width: 736px }</style></head>"
+        f"<body><main><h1>{title}</h1>"
+        + widgets.widget_html(widget._module, widget.state(), widget.describe())
+        + '</main><script type="module" src="host.js"></script></body></html>',
+        encoding="utf-8",
+    )
 
 
 @pytest.fixture(scope="session")

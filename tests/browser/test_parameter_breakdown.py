@@ -12,9 +12,9 @@ import torch
 from gptlib import accounting
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.model import GPT
-from gptlib.widgets import ParameterBreakdown, page
+from gptlib.widgets import ParameterBreakdown
 from gptlib.widgets.parameter_breakdown import PATHS
-from tests.browser.conftest import quiet_page, serve_folder
+from tests.browser.conftest import lone_page, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
@@ -29,18 +29,8 @@ WEIGHT = "blocks/attention/query_key_value/weight"
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page that holds nothing but the widget, as Python stores it."""
     folder = tmp_path_factory.mktemp("breakdown")
-    page.write_files(folder)
     widget = ParameterBreakdown("gpt2")
-    (folder / "index.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Breakdown</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-        "<style>:root { color-scheme: light dark } body { max-width: 736px }</style></head>"
-        "<body><main><h1>Parameters</h1>"
-        + page.widget_html(widget._module, widget.state(), widget.describe())
-        + '</main><script type="module" src="host.js"></script></body></html>',
-        encoding="utf-8",
-    )
+    lone_page(folder, widget, "Breakdown")
     yield from serve_folder(folder)
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from gptlib import accounting
 from gptlib.config import FAMILY, GPTConfig
-from gptlib.widgets import TrainingCost, page
-from tests.browser.conftest import quiet_page, serve_folder
+from gptlib.widgets import TrainingCost
+from tests.browser.conftest import lone_page, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
@@ -24,18 +24,8 @@ PHONE = {"viewport": {"width": 360, "height": 740}, "has_touch": True, "is_mobil
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page that holds nothing but the widget, as Python stores it."""
     folder = tmp_path_factory.mktemp("cost")
-    page.write_files(folder)
     widget = TrainingCost("gpt2", n_tokens=10**10, device="h100", n_devices=4, utilization=0.4)
-    (folder / "index.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Cost</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-        "<style>:root { color-scheme: light dark } body { max-width: 736px }</style></head>"
-        "<body><main><h1>Cost</h1>"
-        + page.widget_html(widget._module, widget.state(), widget.describe())
-        + '</main><script type="module" src="host.js"></script></body></html>',
-        encoding="utf-8",
-    )
+    lone_page(folder, widget, "Cost")
     yield from serve_folder(folder)
 
 

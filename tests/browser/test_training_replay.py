@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from gptlib import replay
-from gptlib.widgets import TrainingReplay, page
-from tests.browser.conftest import quiet_page, serve_folder
+from gptlib.widgets import TrainingReplay
+from tests.browser.conftest import lone_page, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
@@ -31,18 +31,8 @@ def mini() -> replay.Replay:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page that holds nothing but the widget, as Python stores it."""
     folder = tmp_path_factory.mktemp("replay")
-    page.write_files(folder)
     widget = TrainingReplay()
-    (folder / "index.html").write_text(
-        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Replay</title>'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-        "<style>:root { color-scheme: light dark } body { max-width: 736px }</style></head>"
-        "<body><main><h1>Replay</h1>"
-        + page.widget_html(widget._module, widget.state(), widget.describe())
-        + '</main><script type="module" src="host.js"></script></body></html>',
-        encoding="utf-8",
-    )
+    lone_page(folder, widget, "Replay")
     yield from serve_folder(folder)
 
 
