@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from types import SimpleNamespace
@@ -14,14 +16,23 @@ from typing import Any
 
 import nbformat
 import pytest
+import torch
 import traitlets
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from IPython.core.formatters import DisplayFormatter
 
-from gptlib import accounting, tokenizer
+from gptlib import accounting, pretrained, tokenizer
 from gptlib.config import FAMILY, GPTConfig
-from gptlib.widgets import ArchitectureMap, TokenExplorer, architecture_map, page, token_explorer
+from gptlib.model import GPT
+from gptlib.widgets import (
+    ArchitectureMap,
+    TokenExplorer,
+    architecture_map,
+    engine,
+    page,
+    token_explorer,
+)
 from gptlib.widgets.base import MIME_TYPE
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -228,6 +239,50 @@ def test_a_site_loads_the_widgets_where_they_are(tmp_path: Path) -> None:
     files = {path.name for path in (out / "_static" / "gptlib").iterdir()}
     assert files >= {"host.js", "style.css", "stories_vocabulary.json", "gpt2_vocabulary.json"}
     assert files >= {f"{name}.js" for name in MODULES}
+    about = json.loads((out / "_static" / "gptlib" / "mini.json").read_text())
+    weights = (out / "_static" / "gptlib" / about["file"]).read_bytes()
+    assert (len(weights), hashlib.sha256(weights).hexdigest()) == (about["bytes"], about["sha256"])
+    assert about["config"]["n_layer"] == FAMILY["mini"].n_layers
+
+
+# --- the model in the page --------------------------------------------------------------------
+
+
+def test_the_kernel_hands_the_model_over_when_it_is_asked(monkeypatch) -> None:
+    sent = []
+
+    class Runs(engine.EngineWidget):
+        _module = "token_explorer"
+
+    widget = Runs()
+    monkeypatch.setattr(widget, "send", lambda content, buffers: sent.append((content, buffers)))
+    for content in ({"type": "other"}, "engine", None, {"type": "engine"}):
+        widget._handle_custom_msg(content, [])
+    ((answer, (weights,)),) = sent
+    assert set(answer["code"]) == {"gpt", "gpt_worker"}
+    assert "export class KVCache" in answer["code"]["gpt"]
+    assert len(answer["load"]["vocabulary"]["tokens"]) == answer["load"]["config"]["vocab_size"]
+    assert hashlib.sha256(weights).hexdigest() == answer["load"]["sha256"]
+
+
+def test_the_mini_model_is_told_from_others() -> None:
+    mini = pretrained.load("mini")
+    assert engine.is_mini(mini)
+    with torch.no_grad():
+        mini.final_norm.shift[0] += 1
+    assert not engine.is_mini(mini)
+    assert not engine.is_mini(GPT(replace(FAMILY["mini"], n_layers=1)))
+
+
+def test_all_copies_of_what_opens_the_model_are_the_same() -> None:
+    definition = r"/\*\*(?:(?!\*/).)*\*/\nasync function openModel.*?\n}\n"
+    texts = {path.name: path.read_text() for path in FOLDER.glob("*.js")}
+    found = {
+        name: re.search(definition, text, re.DOTALL)
+        for name, text in texts.items()
+        if "openModel" in text
+    }
+    assert len({match and match.group() for match in found.values()}) <= 1, list(found)
 
 
 # --- the front end ----------------------------------------------------------------------------

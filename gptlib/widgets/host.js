@@ -15,11 +15,13 @@
  */
 
 /**
- * A model without a kernel: it holds the state and tells who listens that it has changed.
+ * A model without a kernel: it holds the state and tells who listens that it has changed. A message
+ * is answered as the kernel would answer it, by what `answers` has for its type.
  * @param {Record<string, unknown>} state
+ * @param {Record<string, () => Promise<unknown>>} answers
  * @returns {Model}
  */
-export function createModel(state) {
+export function createModel(state, answers = {}) {
   const values = new Map(Object.entries(state));
   /** @type {Map<string, Set<Function>>} */
   const listeners = new Map();
@@ -46,7 +48,14 @@ export function createModel(state) {
       else listeners.get(event)?.delete(callback);
     },
     save_changes() {},
-    send() {},
+    send(content) {
+      const type = /** @type {any} */ (content)?.type;
+      if (!Object.hasOwn(answers, type)) return;
+      answers[type]().then(
+        (answer) => emit("msg:custom", { type, .../** @type {object} */ (answer) }, []),
+        (error) => emit("msg:custom", { type, error: String(error.message) }, []),
+      );
+    },
   };
   return model;
 }
@@ -89,6 +98,18 @@ function fetchAsset(name) {
   return asset;
 }
 
+/** What a page has for a widget that runs the mini model: where its files are. */
+async function engine() {
+  const [about, vocabulary] = await Promise.all(
+    ["mini.json", "stories_vocabulary.json"].map(fetchAsset),
+  );
+  const { file, ...load } = /** @type {any} */ (about);
+  const [worker, gpt, url] = ["gpt_worker.js", "gpt.js", file].map(
+    (name) => new URL(name, import.meta.url).href,
+  );
+  return { urls: { worker, gpt }, load: { ...load, url, vocabulary } };
+}
+
 /** @type {WeakMap<Element, CleanUp[]>} */
 const mounted = new WeakMap();
 
@@ -111,7 +132,7 @@ export async function mount(place) {
       resolveAssets(JSON.parse(json), fetchAsset),
     ]);
     const widget = typeof module.default === "function" ? await module.default() : module.default;
-    const model = createModel(state);
+    const model = createModel(state, { engine });
     const experimental = { invoke: () => Promise.reject(new Error("this page has no kernel")) };
     cleanUps.push(await widget.initialize?.({ model, experimental }));
     cleanUps.push(await widget.render({ model, el, experimental }));

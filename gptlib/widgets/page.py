@@ -19,7 +19,8 @@ from urllib.parse import quote
 from docutils import nodes
 from sphinx.application import Sphinx
 
-from gptlib import __version__, tokenizer
+from gptlib import __version__
+from gptlib.widgets import engine
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.training_cost import devices
@@ -105,30 +106,20 @@ def _depart_described_image(translator: Any, node: described_image) -> None:
     pass
 
 
-def vocabulary_json(name: str) -> str:
-    """Return an encoding as the page's tokenizer reads it: tokens by id, a byte a character."""
-    encoding = {"gpt2": tokenizer.gpt2, "stories": tokenizer.stories}[name]()
-    special = {encoding.encode_single_token(token) for token in encoding.special_tokens_set}
-    tokens = [
-        None if token_id in special else token.decode("latin-1")
-        for token_id, token in enumerate(tokenizer.token_bytes(encoding))
-    ]
-    return json.dumps({"name": name, "tokens": tokens}, separators=(",", ":"), ensure_ascii=False)
-
-
 def write_files(folder: Path) -> None:
     """Write everything that the widgets load in a page into ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
     for source in sorted([*_FOLDER.glob("*.js"), _FOLDER / "style.css"]):
-        _write(folder / source.name, source.read_text(encoding="utf-8"))
+        _write(folder / source.name, source.read_bytes())
     for name in ("stories", "gpt2"):
-        _write(folder / f"{name}_vocabulary.json", vocabulary_json(name))
+        _write(folder / f"{name}_vocabulary.json", engine.vocabulary_json(name).encode())
     replay = files("gptlib") / "assets" / "mini" / "replay.json"
-    _write(folder / REPLAY, replay.read_text(encoding="utf-8"))
+    _write(folder / REPLAY, replay.read_bytes())
+    _write(folder / engine.WEIGHTS, engine.weights())
+    _write(folder / engine.ABOUT, json.dumps({"file": engine.WEIGHTS, **engine.about()}).encode())
 
 
-def _write(path: Path, text: str) -> None:
-    data = text.encode()
+def _write(path: Path, data: bytes) -> None:
     if not path.exists() or path.read_bytes() != data:
         path.write_bytes(data)
 

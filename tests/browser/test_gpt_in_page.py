@@ -17,7 +17,7 @@ from torch.nn import functional
 from gptlib import generation, pretrained, stories, tokenizer
 from gptlib.attention_maps import attention_maps
 from gptlib.model import GPT
-from gptlib.widgets import page as pages
+from gptlib.widgets import engine
 from tests.browser.conftest import ROOT, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -61,9 +61,9 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page that has the engine, the vocabulary and the weights, and nothing else."""
     folder = tmp_path_factory.mktemp("page")
     for name in ("gpt.js", "gpt_worker.js"):
-        shutil.copy(Path(pages.__file__).parent / name, folder)
+        shutil.copy(Path(engine.__file__).parent / name, folder)
     shutil.copy(MINI / "model.safetensors", folder)
-    (folder / "stories_vocabulary.json").write_text(pages.vocabulary_json("stories"))
+    (folder / "stories_vocabulary.json").write_text(engine.vocabulary_json("stories"))
     weights = (MINI / "model.safetensors").read_bytes()
     announced = {
         "bytes": len(weights),

@@ -62,3 +62,21 @@ test("an asset that cannot be had is an error", async () => {
   };
   await assert.rejects(resolveAssets({ a: { $asset: "a.json" } }, fetchAsset), /404/);
 });
+
+test("a message is answered by what the page has for its type", async () => {
+  const model = createModel({}, {
+    engine: async () => ({ urls: "here" }),
+    lost: async () => {
+      throw new Error("404");
+    },
+  });
+  const heard = [];
+  model.on("msg:custom", (content, buffers) => heard.push([content, buffers]));
+  for (const type of ["engine", "lost", "toString", undefined]) model.send({ type });
+  model.send(null);
+  await new Promise((resolve) => setTimeout(resolve));
+  assert.deepEqual(heard, [
+    [{ type: "engine", urls: "here" }, []],
+    [{ type: "lost", error: "404" }, []],
+  ]);
+});
