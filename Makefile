@@ -35,8 +35,8 @@ format: .venv/.complete  ## put the code into the house format
 vocabulary: .venv/.complete  ## train the stories' vocabulary again
 	@$(BIN)/python tools/train_stories_vocabulary.py
 
-mini: .venv/.complete  ## train the mini model again: about an hour and a half on two cores, resumable
-	@$(BIN)/python tools/train_mini.py
+mini: .venv/.complete  ## train the mini model again: under two hours on two cores, resumable
+	@$(BIN)/python -m tools.train_mini
 
 scaling: .venv/.complete  ## train the models of the scaling law again: over an hour on two cores, resumable
 	@$(BIN)/python -m tools.train_scaling

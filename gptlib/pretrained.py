@@ -298,7 +298,9 @@ def mini_record() -> dict[str, Any]:
 
     Its parts: ``seed``, ``stories`` (how many it read, each once), ``steps``, ``tokens``,
     ``seconds``, ``machine``, ``losses`` (nats per token, one of every few steps) and
-    ``evaluations`` (pairs: after how many steps, and the loss on held-out stories).
+    ``evaluations`` (pairs: after how many steps, and the loss on held-out stories). What came
+    after that run, a ``drill`` in what it left unlearned (at so many ``places``) and the
+    ``settling`` of all, have parts as above.
     """
     asset = files("gptlib") / "assets" / "mini" / "training.json"
     record: dict[str, Any] = json.loads(asset.read_text(encoding="utf-8"))

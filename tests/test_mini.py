@@ -8,13 +8,13 @@ from importlib.resources import files
 import pytest
 import torch
 
-from gptlib import accounting, stories, tokenizer
+from gptlib import accounting, stories, story_surprise, tokenizer
 from gptlib.config import FAMILY
-from gptlib.data import StoryBatches, stream_of
+from gptlib.data import IGNORED, StoryBatches, stream_of
 from gptlib.generation import generate
 from gptlib.pretrained import load, mini_record
 from gptlib.training import evaluate
-from tools import train_mini
+from tools import drill, train_mini
 
 ENCODING = tokenizer.stories()
 
@@ -68,26 +68,51 @@ def shares(written):
     return shares
 
 
-def test_what_it_writes_mostly_follows_the_grammar(shares):
-    assert shares["parses"] >= 0.72
-    assert shares["names"] >= 0.86
-    assert shares["pronouns"] >= 0.97
-    assert shares["object"] >= 0.97
+def test_what_it_writes_follows_the_grammar(shares):
+    assert shares["parses"] >= 0.85
+    assert shares["names"] >= 0.92
+    assert shares["pronouns"] >= 0.98
+    assert shares["object"] >= 0.96
 
 
 @pytest.mark.xfail(
-    reason="one rule is not learned: which of the two children was named first (see make mini)",
+    reason="one story in twenty gives the friend the hero's own name",
     strict=True,
 )
-def test_what_it_writes_follows_the_grammar(shares):
-    assert shares["parses"] >= 0.85
+def test_what_it_writes_keeps_names_and_all_else(shares):
     assert shares["consistent"] >= 0.95
 
 
 def test_it_does_not_recite_what_it_was_trained_on(written):
     assert len(set(written)) == len(written)
-    read = set(stories.sample(train_mini.N_STORIES, stories.TRAIN_SEED))
+    read = set(stories.sample(train_mini.N_ALL_STORIES, stories.TRAIN_SEED))
     assert not read & set(written)
+
+
+def test_a_drill_asks_only_where_the_model_gives_room_to_what_cannot_come(mini):
+    texts = stories.sample(8, seed=5)
+    rows = train_mini.rows(texts, 4)
+    wasted = drill.impossible(mini, texts, ENCODING, rows)
+    assert wasted.shape == (8, rows.lengths.max())
+    assert wasted.min() > -1e-5
+    assert wasted.max() < 1
+    lost = [story_surprise.next_token(ENCODING.encode(texts[0])[:t], ENCODING) for t in (0, 40)]
+    ids = torch.tensor([[ENCODING.eot_token, *ENCODING.encode(texts[0])]])
+    p = mini(ids)[0].softmax(-1)
+    for t, possible in zip((0, 40), lost, strict=True):
+        assert abs(wasted[0, t] - (1 - p[t, list(possible)].sum())) < 1e-5
+
+    hard = wasted >= wasted[wasted > 0].quantile(0.98)
+    batches = drill.DrillBatches(rows, hard, batch_size=2)
+    inputs, targets = batches.batch(0)
+    asked = (targets != IGNORED).nonzero().tolist()
+    assert asked
+    assert max(column for _, column in asked) == inputs.shape[1] - 1  # it ends with the last
+    told = [(ENCODING.eot_token, *ENCODING.encode(text), ENCODING.eot_token) for text in texts]
+    for row, column in asked:
+        read = (*inputs[row, : column + 1].tolist(), int(targets[row, column]))
+        assert read in {ids[: len(read)] for ids in told}
+    assert torch.equal(batches.batch(0)[1], targets)
 
 
 def test_the_record_is_that_of_the_script():
@@ -95,7 +120,10 @@ def test_the_record_is_that_of_the_script():
     assert record["seed"] == train_mini.SEED
     assert record["steps"] == train_mini.STEPS
     assert record["stories"] == train_mini.N_STORIES
-    assert record["seconds"] < 2 * 3600
+    drill, settling = record["drill"], record["settling"]
+    assert drill["steps"] == train_mini.DRILL.steps
+    assert settling["steps"] == train_mini.SETTLING.steps
+    assert sum(part["seconds"] for part in (record, drill, settling)) < 2 * 3600
     assert record["evaluations"][-1][0] == train_mini.STEPS
     assert record["losses"][0] > math.log(ENCODING.n_vocab) - 0.3  # it began with knowing nothing
     assert record["evaluations"][-1][1] < record["evaluations"][0][1]
