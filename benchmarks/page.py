@@ -8,7 +8,6 @@ each of its tokens is put into the page.
 """
 
 import gzip
-import hashlib
 import json
 import os
 import shutil
@@ -23,11 +22,11 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gptlib import stories, tokenizer
-from gptlib.widgets import page
+from gptlib.widgets import engine
 
 RUNS = 5
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
-WIDGETS = Path(page.__file__).parent
+WIDGETS = Path(engine.__file__).parent
 MINI = WIDGETS.parent / "assets" / "mini"
 
 # `first` loads the model and writes one token after a prompt; `write` writes on, whatever ends.
@@ -73,14 +72,8 @@ class Quiet(SimpleHTTPRequestHandler):
 def write_site(folder: Path) -> None:
     for source in (WIDGETS / "gpt.js", WIDGETS / "gpt_worker.js", MINI / "model.safetensors"):
         shutil.copy(source, folder)
-    weights = (MINI / "model.safetensors").read_bytes()
-    announced = {
-        "bytes": len(weights),
-        "sha256": hashlib.sha256(weights).hexdigest(),
-        "config": json.loads((MINI / "config.json").read_text()),
-    }
-    (folder / "vocabulary.json").write_text(page.vocabulary_json("stories"))
-    (folder / "index.html").write_text(PAGE.replace("ANNOUNCED", json.dumps(announced)))
+    (folder / "vocabulary.json").write_text(engine.vocabulary_json("stories"))
+    (folder / "index.html").write_text(PAGE.replace("ANNOUNCED", json.dumps(engine.about())))
 
 
 def opened(browser: Browser, url: str) -> Page:

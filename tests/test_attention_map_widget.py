@@ -22,7 +22,7 @@ from gptlib import pretrained, tokenizer
 from gptlib.attention_maps import AttentionSteps, attention_maps
 from gptlib.config import GPTConfig
 from gptlib.model import GPT, CausalSelfAttention
-from gptlib.widgets import AttentionMap, attention_map
+from gptlib.widgets import AttentionMap, attention_map, engine
 from gptlib.widgets.base import MIME_TYPE
 
 SCRIPT = Path(attention_map.__file__).with_suffix(".js")
@@ -254,6 +254,15 @@ def test_output_is_the_same_each_time_and_names_no_number_of_the_model(model: GP
     words = AttentionMap(toy(), "the fox", Words()).describe()
     assert words.startswith("Attention maps of the text 'the fox': 2 tokens, 1 layer with 2 heads")
     assert "." not in words.replace(". ", " ").rstrip(".")
+
+
+def test_only_of_the_mini_model_a_page_reads_other_texts(model: GPT) -> None:
+    mini, encoding = pretrained.load("mini"), tokenizer.stories()
+    size = len(engine.weights())
+    assert AttentionMap(mini, "One day", encoding).state()["mini"] == size
+    assert "mini" not in AttentionMap(model, TEXT, tokenizer.gpt2()).state()
+    mini.final_norm.shift.data += 1
+    assert "mini" not in AttentionMap(mini, "One day", encoding).state()
 
 
 def test_the_model_stays_in_its_mode(model: GPT) -> None:

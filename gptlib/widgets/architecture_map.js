@@ -318,6 +318,7 @@ const CHAPTERS = [
   "Training",
   "Pretrained weights",
   "Scaling up",
+  "Looking inside",
 ];
 
 /** The parts of the bar that shows where a model's parameters are. */

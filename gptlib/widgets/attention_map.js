@@ -1,15 +1,16 @@
 // @ts-check
 // Where the heads of a model look. Python stores the scaled scores of every head, packed; the other
-// steps, from score to weight, are computed here.
+// steps, from score to weight, are computed here. In a page without a kernel, the mini model, which
+// runs there when the reader asks for it, reads other texts.
 
 /**
  * @typedef {{
  *   text: string, tokens: string[], layers: number, heads: number, channels: number, bits: number,
- *   ranges: string, peaks: string, below: string, above: string,
- * }} Maps
+ *   ranges: string, peaks: string, below: string, above: string, scores?: Float32Array,
+ * }} Maps  packed by Python, or with the scaled scores (L, H, T, T) as the page's model has them
  * @typedef {{
  *   size: number, low: Float32Array, high: Float32Array, peaks: Uint16Array, below: Uint16Array,
- *   above: Uint16Array | null, largest: number,
+ *   above: Uint16Array | null, largest: number, scores?: Float32Array,
  * }} Codes
  * @typedef {{
  *   scaled: Float64Array, errors: Float64Array, weights: Float64Array, low: number, high: number,
@@ -17,9 +18,10 @@
  * @typedef {{
  *   get(name: string): any,
  *   set(name: string, value: unknown): void,
- *   on(event: string, callback: () => void): void,
- *   off(event: string, callback: () => void): void,
+ *   on(event: string, callback: Function): void,
+ *   off(event: string, callback: Function): void,
  *   save_changes(): void,
+ *   send(content: unknown): void,
  * }} Model
  * @typedef {{ row: number, column: number }} Cell
  */
@@ -62,10 +64,23 @@ export function unpack(bytes, bits, count) {
   return found;
 }
 
+/**
+ * Maps as the engine answers to `scores`, of a text that is read in the page.
+ * @param {Maps} before of the same model
+ * @param {any} answer
+ * @param {string} text
+ * @returns {Maps}
+ */
+export function fromEngine({ layers, heads, channels }, { tokens, scores }, text) {
+  const packed = { bits: 16, ranges: "", peaks: "", below: "", above: "" };
+  return { text, tokens, layers, heads, channels, ...packed, scores };
+}
+
 /** @param {Maps} maps @returns {Codes} */
 export function decode(maps) {
   const size = maps.tokens.length;
   const count = maps.layers * maps.heads;
+  if (maps.scores) return codesOf(maps.scores, size, count);
   const ranges = new DataView(fromBase64(maps.ranges).buffer);
   const low = new Float32Array(count);
   const high = new Float32Array(count);
@@ -87,6 +102,24 @@ export function decode(maps) {
 }
 
 /**
+ * Scores that are not packed: nothing has to be decoded.
+ * @param {Float32Array} scores (L, H, T, T), scaled
+ * @param {number} size
+ * @param {number} count of the heads
+ * @returns {Codes}
+ */
+function codesOf(scores, size, count) {
+  const [low, high] = [new Float32Array(count), new Float32Array(count)];
+  for (let i = 0; i < count; i++) {
+    const head = scores.subarray(i * size * size, (i + 1) * size * size);
+    low[i] = head.reduce((a, b) => Math.min(a, b));
+    high[i] = head.reduce((a, b) => Math.max(a, b));
+  }
+  const none = new Uint16Array(0);
+  return { size, low, high, scores, peaks: none, below: none, above: none, largest: 65535 };
+}
+
+/**
  * How far under a row's peak a score is, for every code of one head.
  * @param {Codes} codes
  * @param {number} index of the head
@@ -105,13 +138,15 @@ function depthOf(codes, index) {
  * @param {Float64Array} weights T x T, zero above the diagonal
  */
 export function fillWeights(codes, index, weights) {
-  const { size, below } = codes;
+  const { size, below, scores } = codes;
   const depth = depthOf(codes, index);
   let next = (index * size * (size + 1)) / 2;
   for (let i = 0; i < size; i++) {
+    const row = scores?.subarray((index * size + i) * size, (index * size + i) * size + i + 1);
+    const peak = row ? row.reduce((a, b) => Math.max(a, b)) : 0;
     let sum = 0;
     for (let j = 0; j <= i; j++) {
-      const e = Math.exp(-depth(below[next++]));
+      const e = Math.exp(row ? row[j] - peak : -depth(below[next++]));
       weights[i * size + j] = e;
       sum += e;
     }
@@ -126,9 +161,16 @@ export function fillWeights(codes, index, weights) {
  * @returns {Head}
  */
 export function headOf(codes, index) {
-  const { size, low, high, peaks, below, above, largest } = codes;
-  const scaled = new Float64Array(size * size).fill(NaN);
+  const { size, low, high, peaks, below, above, largest, scores } = codes;
+  const weights = new Float64Array(size * size);
+  fillWeights(codes, index, weights);
   const errors = new Float64Array(size * size);
+  if (scores) {
+    const start = index * size * size;
+    const scaled = new Float64Array(scores.subarray(start, start + size * size));
+    return { scaled, errors, weights, low: low[index], high: high[index] };
+  }
+  const scaled = new Float64Array(size * size).fill(NaN);
   const width = Math.max(high[index] - low[index], 1e-6);
   const depth = depthOf(codes, index);
   let nextBelow = (index * size * (size + 1)) / 2;
@@ -145,8 +187,6 @@ export function headOf(codes, index) {
       errors[i * size + j] = width / largest / 2;
     }
   }
-  const weights = new Float64Array(size * size);
-  fillWeights(codes, index, weights);
   return { scaled, errors, weights, low: low[index], high: high[index] };
 }
 
@@ -327,6 +367,136 @@ function write(node, text) {
   if (node.textContent !== text) node.textContent = text;
 }
 
+// ---------------------------------------------------------------------------------------------
+// The mini model in a page without a kernel
+
+/**
+ * Ask for the mini model, which a page has among its files and in Jupyter the kernel sends, and
+ * load it into a worker of its own.
+ * @param {Model} model the widget's
+ * @param {(part: { loaded: number, total: number }) => void} onProgress
+ * @param {AbortSignal} signal stops it, and closes the worker
+ */
+async function openModel(model, onProgress, signal) {
+  const [answer, buffers] = await new Promise((resolve) => {
+    /** @param {any} content @param {DataView[]} buffers */
+    const hear = (content, buffers) => {
+      if (content?.type !== "engine") return;
+      model.off("msg:custom", hear);
+      resolve([content, buffers]);
+    };
+    model.on("msg:custom", hear);
+    model.send({ type: "engine" });
+  });
+  if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
+  /** @param {string} code */
+  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const { code } = answer;
+  const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
+  const { connect } = await import(urls.worker);
+  const engine = connect(urls);
+  signal.addEventListener("abort", engine.close);
+  if (signal.aborted) engine.close(); // and what is asked of it is refused
+  try {
+    await engine.ask("load", { ...answer.load, weights: buffers[0] }, onProgress);
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+  return engine;
+}
+
+/**
+ * What reads another text in a page without a kernel: a button that loads the mini model, with a
+ * bar and a way out while it comes. The same in logit_lens.js and attention_map.js, to the letter.
+ * @param {Model} model the widget's
+ * @param {string} style its class names begin with it
+ * @param {number} bytes of the weights
+ * @param {(engine: any) => Promise<void>} read reads the text and shows what it finds
+ * @param {(sentence: string) => void} say
+ */
+function pageReader(model, style, bytes, read, say) {
+  const size = `${(bytes / 1e6).toFixed(1)} MB`;
+  const button = (/** @type {string} */ text) =>
+    h("button", { type: "button", class: `${style}-button` }, text);
+  const load = button(`Read this text: load the model, ${size}`);
+  const cancel = button("Cancel");
+  const bar = /** @type {HTMLProgressElement} */ (
+    h("progress", { max: String(bytes), value: "0", "aria-label": "Loading the model" })
+  );
+  const amount = h("span", { class: `${style}-soft` });
+  const root = h("div", { class: `${style}-loader` }, load, bar, amount, cancel);
+  /** @type {any} */ let engine = null;
+  let stop = new AbortController(); // of the load under way
+  let wanted = false; // another text than the one shown
+  let loading = false; // and the reader waits for the model
+  let gone = false;
+
+  function draw() {
+    root.hidden = !wanted || Boolean(engine);
+    load.hidden = loading;
+    bar.hidden = amount.hidden = cancel.hidden = !loading;
+  }
+
+  /** @param {any} error */
+  function fail(error) {
+    if (gone || error.code === "stopped") return; // another request took its place
+    say(error.message);
+    if (error.code === "input") return;
+    engine?.close();
+    engine = null;
+    write(load, `Try again: load the model, ${size}`);
+  }
+
+  async function open() {
+    const { signal } = (stop = new AbortController());
+    loading = true;
+    say("");
+    draw();
+    cancel.focus();
+    const progress = (/** @type {{ loaded: number }} */ { loaded }) => {
+      bar.value = loaded;
+      write(amount, `${(loaded / 1e6).toFixed(1)} of ${size}`);
+    };
+    try {
+      const found = await openModel(model, progress, signal);
+      if (signal.aborted) return;
+      engine = found;
+      await read(engine);
+    } catch (error) {
+      if (signal.aborted) return;
+      fail(error);
+    }
+    const focused = document.activeElement === cancel;
+    loading = false;
+    draw();
+    if (focused) (engine ? root.parentElement?.querySelector("textarea") : load)?.focus();
+  }
+
+  load.addEventListener("click", open);
+  cancel.addEventListener("click", () => {
+    stop.abort();
+    loading = false;
+    draw();
+    load.focus();
+  });
+  draw();
+  return {
+    root,
+    /** @param {boolean} other whether the text is another one than that shown */
+    want(other) {
+      wanted = other;
+      draw();
+      if (other && engine) read(engine).catch(fail).finally(draw);
+    },
+    close() {
+      gone = true;
+      stop.abort();
+      engine?.close();
+    },
+  };
+}
+
 /** @type {WeakMap<HTMLElement, string>} */
 const painted = new WeakMap();
 
@@ -388,9 +558,9 @@ let count = 0; // widgets drawn, for names that must differ
 
 /**
  * The elements of the widget, before it knows any map.
- * @param {boolean} live whether there is a kernel
+ * @param {boolean} typing whether another text can be read here
  */
-function build(live) {
+function build(typing) {
   const id = `gptlib-at-${(count += 1)}`;
   const div = (/** @type {string} */ name, /** @type {Record<string, string>} */ more = {}) =>
     h("div", { class: `gptlib-at-${name}`, ...more });
@@ -522,7 +692,7 @@ function build(live) {
       h(
         "div",
         { class: "gptlib-at-input" },
-        ...(live ? [h("label", { class: "gptlib-at-label" }, "Your text", area)] : []),
+        ...(typing ? [h("label", { class: "gptlib-at-label" }, "Your text", area)] : []),
         error,
       ),
       h(
@@ -602,7 +772,8 @@ function build(live) {
  */
 function render({ model, el }) {
   const live = Boolean(model.get("live")); // only a kernel has this trait
-  const view = build(live);
+  const bytes = Number(model.get("mini") ?? 0); // of the weights, where a page can load them
+  const view = build(live || bytes > 0);
   /** @type {Maps} */
   let maps = model.get("maps");
   let codes = decode(maps);
@@ -633,6 +804,7 @@ function render({ model, el }) {
   let cell = 0; // of the map, in pixels
   let tints = ["0 0 0", "0 0 0"];
   let own = false;
+  let problem = ""; // of reading in the page
   const first = { token: model.get("token"), column: model.get("column") };
 
   const size = () => maps.tokens.length;
@@ -1065,28 +1237,55 @@ function render({ model, el }) {
     window.clearTimeout(typing);
     typing = window.setTimeout(() => {
       own = true;
+      problem = "";
       set({ text: area().replace(/\p{Surrogate}/gu, "\ufffd") });
       own = false;
       drawError();
+      reader?.want(model.get("text") !== maps.text);
     }, 400);
   }
 
   const area = () => view.area.value;
 
+  /** @param {string} sentence */
+  function say(sentence) {
+    problem = sentence;
+    drawError();
+  }
+
+  const reader =
+    live || !bytes ? null : pageReader(model, "gptlib-at", bytes, readHere, say);
+  if (reader) view.error.before(reader.root);
+
+  /** Read the text with the model of this page. @param {any} engine */
+  async function readHere(engine) {
+    const text = model.get("text") ?? maps.text;
+    if (text === maps.text) return;
+    problem = text ? "" : "The text is empty: at least one token is needed.";
+    if (text) {
+      const found = await engine.ask("scores", { text, bare: true });
+      if (text !== model.get("text")) return;
+      const last = found.tokens.length - 1;
+      set({ column: -1, token: Math.min(at("token", size()), last) });
+      set({ maps: fromEngine(maps, found, text) });
+    }
+    drawError();
+  }
+
   function drawText() {
-    const text = model.get("text") ?? "";
+    const text = model.get("text") ?? maps.text;
     // A text area turns every line break into \n; do not take that for a new text.
-    if (live && !own && text.replace(/\r\n?/g, "\n") !== area()) view.area.value = text;
+    if ((live || bytes) && !own && text.replace(/\r\n?/g, "\n") !== area()) view.area.value = text;
     drawError();
   }
 
   function drawError() {
     window.clearTimeout(waiting);
     const error = model.get("error") ?? "";
-    const sentence = error && `${error[0].toUpperCase()}${error.slice(1)}.`;
+    const sentence = error ? `${error[0].toUpperCase()}${error.slice(1)}.` : problem;
     write(view.error, sentence && `${sentence} The map below is of the last text.`);
-    view.area.setAttribute("aria-invalid", String(Boolean(error)));
-    const stale = live && !error && model.get("text") !== maps.text;
+    view.area.setAttribute("aria-invalid", String(Boolean(sentence)));
+    const stale = live && !sentence && model.get("text") !== maps.text;
     view.root.classList.toggle("gptlib-at-stale", stale);
     if (stale) {
       waiting = window.setTimeout(() => {
@@ -1195,6 +1394,7 @@ function render({ model, el }) {
     window.clearTimeout(typing);
     window.clearTimeout(waiting);
     window.clearTimeout(resting);
+    reader?.close();
     cancelAnimationFrame(frame);
     resized.disconnect();
     themed.disconnect();

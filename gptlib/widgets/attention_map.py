@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import traitlets
 
+from gptlib.widgets import engine
 from gptlib.widgets.base import Widget, one_of, well_formed
 
 if TYPE_CHECKING:
@@ -42,7 +43,8 @@ class AttentionMap(Widget):
 
     ``model`` holds ``CausalSelfAttention`` layers and takes ids ``(1, T)``. ``layer`` and ``head``
     count from 0. In a notebook the reader may change the text; the trait ``maps`` follows, or
-    ``error`` says in one line why it cannot, and the maps stay as they were.
+    ``error`` says in one line why it cannot, and the maps stay as they were. A page without a
+    kernel reads other texts only with the mini model.
 
     Raises ``ValueError`` for a text that is empty, too long or that the encoding or the model does
     not take, and for a layer or a head that does not exist, naming those that do.
@@ -104,9 +106,10 @@ class AttentionMap(Widget):
             self.maps, self.error = maps, ""
 
     def state(self) -> dict[str, Any]:
-        """Return the maps and what is chosen of them."""
+        """Return the maps and what is chosen of them; of the mini model also how large it is."""
         chosen = ("maps", "layer", "head", "token", "column", "step")
-        return {name: getattr(self, name) for name in chosen}
+        maps = {name: getattr(self, name) for name in chosen}
+        return {**maps, **engine.offered(self._model, self._encoding)}
 
     def describe(self) -> str:
         """Say in words what the maps show."""
@@ -127,7 +130,7 @@ def attention_state(model: nn.Module, text: str, encoding: Encoding) -> dict[str
     The scaled scores are stored; scores, masked scores and weights follow from them. Raises
     ``ValueError`` for a text that cannot be shown.
     """
-    ids = _encode(encoding, text)
+    ids = encode_text(encoding, text)
     scaled, channels = _scaled_scores(model, ids)
     return {
         "text": text,
@@ -139,7 +142,8 @@ def attention_state(model: nn.Module, text: str, encoding: Encoding) -> dict[str
     }
 
 
-def _encode(encoding: Encoding, text: str) -> list[int]:
+def encode_text(encoding: Encoding, text: str) -> list[int]:
+    """Return the ids of a text that is not empty, or raise ``ValueError`` saying why not."""
     if not text:
         raise ValueError("the text is empty: at least one token is needed")
     if hasattr(encoding, "token_byte_values"):  # tiktoken panics in Rust where it could raise

@@ -81,3 +81,15 @@ def is_mini(model: nn.Module) -> bool:
         state[name].shape == tensor.shape and torch.equal(state[name].cpu().to(tensor), tensor)
         for name, tensor in mini.items()
     )
+
+
+def offered(model: nn.Module, encoding: Any) -> dict[str, int]:
+    """Return what a widget's state adds where the page can read other texts as ``model`` does.
+
+    Of the mini model with the stories' encoding it is ``mini``, how many bytes there are to load.
+    """
+    from gptlib import tokenizer
+
+    if getattr(encoding, "name", None) != tokenizer.stories().name or not is_mini(model):
+        return {}
+    return {"mini": len(weights())}

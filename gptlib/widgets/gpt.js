@@ -148,13 +148,11 @@ export function readTensors(file) {
   for (const [name, { dtype, shape, data_offsets: place }] of Object.entries(header)) {
     if (dtype !== "F16" && dtype !== "F32") throw new Error(`${name} has the type ${dtype}`);
     const bytes = file.slice(start + place[0], start + place[1]).buffer; // a copy: it is aligned
-    const stored = dtype === "F16" ? new Uint16Array(bytes) : new Float32Array(bytes);
-    const data = new Float32Array(stored.length);
+    const data = new Float32Array(dtype === "F32" ? bytes : bytes.byteLength / 2);
+    const stored = new Uint16Array(dtype === "F32" ? 0 : bytes);
+    for (let i = 0; i < stored.length; i++) data[i] = halves[stored[i]];
     let sum = 0; // of numbers that are not all finite, it is not either
-    for (let i = 0; i < data.length; i++) {
-      data[i] = dtype === "F16" ? halves[stored[i]] : stored[i];
-      sum += data[i];
-    }
+    for (let i = 0; i < data.length; i++) sum += data[i];
     const size = shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
     if (data.length !== size || !Number.isFinite(sum)) throw new Error(`${name} is damaged`);
     tensors.set(name.replace(/^transformer\./, ""), { shape, data });
@@ -228,42 +226,71 @@ function transpose(matrix, nRows) {
 /**
  * W x + b for each vector x: (T, in) to (T, out). Nearly all of the model's time is spent here.
  *
- * A sum of products is a chain: each addition waits for the one before. So eight sums grow side by
- * side, of four rows of W and two vectors, and each number that is fetched is used more than once.
- * Every sum still runs from its first term to its last: a token has the same numbers whether it is
- * read alone or among others.
+ * A sum of products is a chain: each addition waits for the one before. So a few sums grow side by
+ * side, and of several vectors each number of W that is fetched is used for four. Every sum still
+ * runs from its first term to its last: a token has the same numbers whether it is read alone or
+ * among others.
  * @param {Linear} layer
  * @param {Float32Array} x
  */
-export function linear({ weight, bias, nIn, nOut }, x) {
-  const count = x.length / nIn;
-  const y = new Float32Array(count * nOut);
+export function linear(layer, x) {
+  const count = x.length / layer.nIn;
+  const y = new Float32Array(count * layer.nOut);
+  let t = 0;
+  for (; t + 4 <= count; t += 4) fourVectors(layer, x, y, t);
+  for (; t < count; t++) oneVector(layer, x, y, t);
+  return y;
+}
+
+/** @param {Linear} layer @param {Float32Array} x @param {Float32Array} y @param {number} t which */
+function oneVector({ weight, bias, nIn, nOut }, x, y, t) {
   for (let r = 0; r < nOut; r += 4) {
     const row = Math.min(r, nOut - 4); // the last four rows may overlap those before
-    for (let t = 0; t < count; t += 2) {
-      const u = Math.min(t + 1, count - 1); // the last vector may be its own neighbor
-      let [t0, t1, t2, t3] = [bias[row], bias[row + 1], bias[row + 2], bias[row + 3]];
-      let [u0, u1, u2, u3] = [t0, t1, t2, t3];
-      for (let i = t * nIn, j = u * nIn, w = row * nIn; i < (t + 1) * nIn; i++, j++, w++) {
-        const w0 = weight[w];
-        const w1 = weight[w + nIn];
-        const w2 = weight[w + 2 * nIn];
-        const w3 = weight[w + 3 * nIn];
-        t0 += w0 * x[i];
-        t1 += w1 * x[i];
-        t2 += w2 * x[i];
-        t3 += w3 * x[i];
-        u0 += w0 * x[j];
-        u1 += w1 * x[j];
-        u2 += w2 * x[j];
-        u3 += w3 * x[j];
-      }
-      const [yt, yu] = [t * nOut + row, u * nOut + row];
-      [y[yt], y[yt + 1], y[yt + 2], y[yt + 3]] = [t0, t1, t2, t3];
-      [y[yu], y[yu + 1], y[yu + 2], y[yu + 3]] = [u0, u1, u2, u3];
+    let [s0, s1, s2, s3] = [bias[row], bias[row + 1], bias[row + 2], bias[row + 3]];
+    for (let i = t * nIn, w = row * nIn; i < (t + 1) * nIn; i++, w++) {
+      const value = x[i];
+      s0 += weight[w] * value;
+      s1 += weight[w + nIn] * value;
+      s2 += weight[w + 2 * nIn] * value;
+      s3 += weight[w + 3 * nIn] * value;
     }
+    const at = t * nOut + row;
+    [y[at], y[at + 1], y[at + 2], y[at + 3]] = [s0, s1, s2, s3];
   }
-  return y;
+}
+
+/** @param {Linear} layer @param {Float32Array} x @param {Float32Array} y @param {number} t first */
+function fourVectors({ weight, bias, nIn, nOut }, x, y, t) {
+  const columns = new Float64Array(4 * nIn); // (in, 4): the vectors side by side
+  for (let i = 0; i < nIn; i++) {
+    for (let n = 0; n < 4; n++) columns[4 * i + n] = x[(t + n) * nIn + i];
+  }
+  for (let r = 0; r < nOut; r += 2) {
+    const row = Math.min(r, nOut - 2);
+    let [a0, b0] = [bias[row], bias[row + 1]]; // the sums of two rows, and of each vector
+    let [a1, a2, a3, b1, b2, b3] = [a0, a0, a0, b0, b0, b0];
+    for (let i = 0, w = row * nIn; i < columns.length; i += 4, w++) {
+      const a = weight[w];
+      const b = weight[w + nIn];
+      const x0 = columns[i];
+      const x1 = columns[i + 1];
+      const x2 = columns[i + 2];
+      const x3 = columns[i + 3];
+      a0 += a * x0;
+      a1 += a * x1;
+      a2 += a * x2;
+      a3 += a * x3;
+      b0 += b * x0;
+      b1 += b * x1;
+      b2 += b * x2;
+      b3 += b * x3;
+    }
+    const at = t * nOut + row;
+    [y[at], y[at + 1]] = [a0, b0];
+    [y[at + nOut], y[at + nOut + 1]] = [a1, b1];
+    [y[at + 2 * nOut], y[at + 2 * nOut + 1]] = [a2, b2];
+    [y[at + 3 * nOut], y[at + 3 * nOut + 1]] = [a3, b3];
+  }
 }
 
 /** @param {LayerNorm} norm @param {Float32Array} x  each vector to mean 0, variance 1 */
@@ -310,6 +337,30 @@ export class KVCache {
 }
 
 /**
+ * How well a token's query matches the keys of the first tokens: scores, scaled as softmax gets
+ * them. Those of tokens that come later can be had too; the model never asks.
+ * @param {KVCache} cache
+ * @param {number} layer
+ * @param {number} head
+ * @param {number} position of the token that looks, in the cache
+ * @param {number} count of the tokens looked at
+ * @param {Float32Array} scores takes them
+ */
+export function attentionScores(cache, layer, head, position, count, scores) {
+  const { embDim: C, nHeads } = cache.config;
+  const { queries, keys } = cache.layers[layer];
+  const D = C / nHeads;
+  const query = position * C + head * D; // where it begins
+  const scale = Math.sqrt(D);
+  for (let other = 0; other < count; other++) {
+    const key = other * C + head * D;
+    let score = 0;
+    for (let d = 0; d < D; d++) score += queries[query + d] * keys[key + d];
+    scores[other] = score / scale;
+  }
+}
+
+/**
  * How much a token's head looks at each token up to itself: the softmax of its scores.
  * @param {KVCache} cache
  * @param {number} layer
@@ -318,19 +369,10 @@ export class KVCache {
  * @param {Float32Array} weights takes them; those beyond the position stay as they are
  */
 export function attentionWeights(cache, layer, head, position, weights) {
-  const { embDim: C, nHeads } = cache.config;
-  const { queries, keys } = cache.layers[layer];
-  const D = C / nHeads;
-  const query = position * C + head * D; // where it begins
+  attentionScores(cache, layer, head, position, position + 1, weights);
   let highest = -Infinity;
-  for (let other = 0; other <= position; other++) {
-    const key = other * C + head * D;
-    let score = 0;
-    for (let d = 0; d < D; d++) score += queries[query + d] * keys[key + d];
-    weights[other] = score / Math.sqrt(D);
-    highest = Math.max(highest, weights[other]);
-  }
   let sum = 0;
+  for (let other = 0; other <= position; other++) highest = Math.max(highest, weights[other]);
   for (let other = 0; other <= position; other++) {
     weights[other] = Math.exp(weights[other] - highest);
     sum += weights[other];
@@ -344,8 +386,9 @@ export function attentionWeights(cache, layer, head, position, weights) {
  * @param {Float32Array} x (T, C), of the tokens that follow those in the cache
  * @param {KVCache} cache
  * @param {number} layer
+ * @param {number} first of these tokens that gathers; those before it are only looked at
  */
-function attention({ queryKeyValue, projection }, x, cache, layer) {
+function attention({ queryKeyValue, projection }, x, cache, layer, first) {
   const { embDim: C, nHeads } = cache.config;
   const { queries, keys, values } = cache.layers[layer];
   const fused = linear(queryKeyValue, x); // (T, 3C)
@@ -355,18 +398,19 @@ function attention({ queryKeyValue, projection }, x, cache, layer) {
     values.set(fused.subarray(at + 2 * C, at + 3 * C), place);
   }
   const D = C / nHeads;
-  const context = new Float32Array(x.length); // (T, C): the heads side by side
+  const context = new Float32Array(x.length - first * C); // (T, C): the heads side by side
   const weights = new Float32Array(cache.config.contextLength);
-  for (let start = 0; start < x.length; start += C) {
-    const position = cache.length + start / C;
+  const sums = new Float64Array(D);
+  for (let start = 0; start < context.length; start += C) {
+    const position = cache.length + first + start / C;
     for (let head = 0; head < nHeads; head++) {
       attentionWeights(cache, layer, head, position, weights);
-      for (let other = 0; other <= position; other++) {
+      sums.fill(0);
+      for (let other = 0, value = head * D; other <= position; other++, value += C) {
         const weight = weights[other];
-        for (let d = head * D, value = other * C; d < (head + 1) * D; d++) {
-          context[start + d] += weight * values[value + d];
-        }
+        for (let d = 0; d < D; d++) sums[d] += weight * values[value + d];
       }
+      context.set(sums, start + head * D);
     }
   }
   return linear(projection, context);
@@ -379,23 +423,35 @@ function feedForward({ expand, projection }, x) {
 
 /** @param {Float32Array} x @param {Float32Array} change  the shortcut around a part */
 function add(x, change) {
-  return x.map((value, i) => value + change[i]);
+  const y = x.slice();
+  for (let i = 0; i < y.length; i++) y[i] += change[i];
+  return y;
 }
 
-/** @param {Block} block @param {Float32Array} x @param {KVCache} cache @param {number} layer */
-function transformerBlock(block, x, cache, layer) {
-  x = add(x, attention(block.attention, layerNorm(block.norm1, x), cache, layer));
+/**
+ * @param {Block} block
+ * @param {Float32Array} x (T, C)
+ * @param {KVCache} cache
+ * @param {number} layer
+ * @param {number} first token whose vector is asked for
+ */
+function transformerBlock(block, x, cache, layer, first) {
+  const change = attention(block.attention, layerNorm(block.norm1, x), cache, layer, first);
+  x = add(x.subarray(first * cache.config.embDim), change);
   return add(x, feedForward(block.feedForward, layerNorm(block.norm2, x)));
 }
 
 /**
- * Read ids that follow those in the cache; return what the last block makes of them, (T, C).
+ * Read ids that follow those in the cache; return what the last block makes of them, (T, C). From
+ * the last block the vectors of the first tokens need not be asked for: they end there.
  * @param {Model} model
  * @param {number[]} ids
  * @param {KVCache} cache
+ * @param {{ first?: number, listen?: (x: Float32Array, layer: number) => void }} [options] the
+ *   first token whose vector is returned; who hears x before the first block and after each
  */
-export function read(model, ids, cache) {
-  const { embDim: C, contextLength, vocabSize } = model.config;
+export function read(model, ids, cache, { first = 0, listen = () => {} } = {}) {
+  const { embDim: C, contextLength, nLayers, vocabSize } = model.config;
   if (cache.length + ids.length > contextLength) throw new RangeError("the context is full");
   let x = new Float32Array(ids.length * C);
   ids.forEach((id, t) => {
@@ -404,7 +460,11 @@ export function read(model, ids, cache) {
     const position = model.positionEmbedding.subarray((cache.length + t) * C);
     x.set(add(token, position), t * C);
   });
-  model.blocks.forEach((block, layer) => (x = transformerBlock(block, x, cache, layer)));
+  listen(x, 0);
+  model.blocks.forEach((block, layer) => {
+    x = transformerBlock(block, x, cache, layer, layer === nLayers - 1 ? first : 0);
+    listen(x, layer + 1);
+  });
   cache.length += ids.length;
   return x;
 }
@@ -416,8 +476,7 @@ export function logitsOf(model, x) {
 
 /** @param {Model} model @param {number[]} ids @param {KVCache} cache  the logits (V) after them */
 export function nextLogits(model, ids, cache) {
-  const x = read(model, ids, cache);
-  return logitsOf(model, x.subarray(x.length - model.config.embDim));
+  return logitsOf(model, read(model, ids, cache, { first: ids.length - 1 }));
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -562,7 +621,7 @@ export class Writer {
  * @returns {Generator<number>}
  */
 export function* losses(model, ids) {
-  const { contextLength, embDim: C, vocabSize: V } = model.config;
+  const { contextLength, vocabSize: V } = model.config;
   const cache = new KVCache(model.config);
   let start = 0; // of the view
   for (let next = 1; next < ids.length;) {
@@ -570,9 +629,9 @@ export function* losses(model, ids) {
     cache.length = 0;
     for (let from = start; from < end; from += 32) {
       const to = Math.min(from + 32, end);
-      const x = read(model, ids.slice(from, to), cache); // (T, C)
       const known = Math.max(0, next - 1 - from); // tokens that were predicted in the view before
-      const logits = logitsOf(model, x.subarray(Math.min(known, to - from) * C)); // (…, V)
+      const first = Math.min(known, to - from);
+      const logits = logitsOf(model, read(model, ids.slice(from, to), cache, { first })); // (…, V)
       for (let row = 0; row < logits.length; row += V, next++) {
         yield -Math.log(softmax(logits.subarray(row, row + V))[ids[next]]);
       }

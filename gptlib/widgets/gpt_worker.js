@@ -13,7 +13,8 @@
 //   continue  count, seed, sampling, attention
 //             token {index, token, text, start, alternatives, attention} · done {reason}:
 //             "count", "end" (of the text) or "stopped"
-//   stop      ends the load, the writing or the losses under way, as does each of these anew
+//   stop      ends what is under way: a load, the writing, losses, lens or scores; as does each
+//             of these anew
 //   alternatives  index, sampling, count    done {index, alternatives}: what the token there, or
 //             the next, may be, likeliest first: {id, text, logit, own, drawn}: two
 //             probabilities, of the model itself and with the sampling
@@ -21,14 +22,26 @@
 //             head (L, H, T), or of one head the whole map (T, T), in a Float32Array
 //   losses    text | ids                    losses {from, values}, in parts · done {ids, texts,
 //             stopped}; values are nats, the first is of the token at index 1
+//   lens      text | ids, count, bare       done {ids, tokens, start, ends, best, words, own,
+//             chosen, next}: what the model would say before the first block and after each, at
+//             `ends` places (E) for each token in view (T): the likeliest `count` (K, 5) tokens'
+//             ids, bytes and probabilities (E, T, K), and the probabilities of its choice in the
+//             end and of the token that came next (E, T), after the last NaN
+//   scores    text | ids, bare              done {ids, tokens, scores}: of every head (L, H, T, T),
+//             scaled, those of later tokens too, which the mask hides; at most 128 tokens
 //
-// Codes: "network" weights that do not arrive, "truncated" or "corrupt" ones, "stopped" a load
-// that was, "input" a request that makes no sense, "worker" where none can run.
+// `tokens` are bytes, a character each; "" is <|endoftext|>. `bare` leaves it out before a text.
+// Losses, lens and scores do not touch the text that is written.
+//
+// Codes: "network" weights that do not arrive, "truncated" or "corrupt" ones, "stopped" a load,
+// lens or scores that were, "input" a request that makes no sense, "worker" where none can run.
 
 /** @typedef {Record<string, any>} Message */
 /** @typedef {(message: Message, transfer?: Transferable[]) => void} Post */
 
 export const BEST = 10; // alternatives that are sent with each token
+export const MOST_SCORES = 128; // tokens whose scores are sent: of the mini model 1.6 MB
+const PART = 32; // tokens read at once, where messages are let in between
 
 class Failure extends Error {
   /** @param {string} code @param {string} message */
@@ -48,6 +61,39 @@ const breath = () =>
     port1.onmessage = () => (port1.close(), resolve(null));
     port2.postMessage(null);
   });
+
+/**
+ * Where the largest values are, the largest first; of equal ones the first. It is what sorting all
+ * would find, and faster.
+ * @param {Float32Array | Float64Array} values
+ * @param {number} count
+ * @returns {number[]}
+ */
+export function likeliest(values, count) {
+  /** @type {number[]} */
+  const best = [];
+  for (let id = 0; id < values.length; id++) {
+    if (best.length === count && !(values[id] > values[best[count - 1]])) continue;
+    let place = Math.min(best.length, count - 1);
+    for (; place > 0 && values[id] > values[best[place - 1]]; place--) {
+      best[place] = best[place - 1];
+    }
+    best[place] = id;
+  }
+  return best;
+}
+
+/**
+ * Multiply zeros while the weights are on their way: a browser compiles code to fast code only
+ * when it has run for a while, and this spares the first text the wait.
+ * @param {any} program the module gpt.js
+ * @param {Message} config
+ */
+function warmUp({ linear }, { n_embd: C }) {
+  const zeros = (/** @type {number} */ size) => new Float32Array(size);
+  const layer = { weight: zeros(4 * C * C), bias: zeros(4 * C), nIn: C, nOut: 4 * C };
+  for (let n = 0; n < 8; n++) linear(layer, zeros(5 * C)); // four vectors, and one
+}
 
 /**
  * The bytes of the weights, whole and checked.
@@ -104,7 +150,9 @@ async function download({ url, bytes, patience = 30 }, cache, signal, progress) 
   let loaded = 0;
   try {
     wait();
-    const response = await fetch(url, { cache, signal: silence.signal });
+    let response = await fetch(url, { cache, signal: silence.signal });
+    // The browser may have kept an earlier answer, that there is none.
+    if (!response.ok) response = await fetch(url, { cache: "reload", signal: silence.signal });
     if (!response.ok || !response.body) throw new Error(`the server answers ${response.status}`);
     const reader = response.body.getReader();
     for (;;) {
@@ -148,9 +196,11 @@ export function serve(post) {
   let running = new AbortController();
 
   /** @param {Message} request @returns {number[]} */
-  function idsOf({ text, ids }) {
-    if (typeof text === "string") return [tokenizer.endOfText, ...tokenizer.encode(text)];
+  function idsOf({ text, ids, bare }) {
     const size = tokenizer.tokens.length;
+    if (typeof text === "string") {
+      ids = [...(bare ? [] : [tokenizer.endOfText]), ...tokenizer.encode(text)];
+    }
     if (Array.isArray(ids) && ids.length && ids.every((id) => isIndex(id, size))) return ids;
     throw new Failure("input", `There must be a text, or ids from 0 to ${size - 1}.`);
   }
@@ -163,7 +213,7 @@ export function serve(post) {
   function best(logits, drawn, count = BEST) {
     const own = gpt.softmax(logits);
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
-    return Array.from(gpt.likeliestFirst(logits).subarray(0, count), (id) => {
+    return likeliest(logits, count).map((id) => {
       const text = decoder.decode(tokenizer.bytesOf(id));
       return { id, text, logit: logits[id], own: own[id], drawn: drawn[id] };
     });
@@ -189,6 +239,29 @@ export function serve(post) {
     return weights;
   }
 
+  /**
+   * Read ids in parts, beside the text that is written; messages are let in between.
+   * @param {number[]} ids
+   * @param {AbortSignal} signal
+   * @param {(x: Float32Array, end: number, from: number) => void} [listen] hears what each block
+   *   makes of a part
+   */
+  async function readBeside(ids, signal, listen = () => {}) {
+    const cache = new gpt.KVCache(writer.model.config);
+    for (let from = 0; from < ids.length; from += PART) {
+      await breath();
+      if (signal.aborted) throw new Failure("stopped", "The reading was stopped.");
+      const part = ids.slice(from, from + PART);
+      gpt.read(writer.model, part, cache, {
+        listen: (/** @type {Float32Array} */ x, /** @type {number} */ end) => listen(x, end, from),
+      });
+    }
+    return cache;
+  }
+
+  /** @param {number[]} ids */
+  const bytesOf = (ids) => ids.map((id) => tokenizer.tokens[id] ?? "");
+
   /** @type {Record<string, (request: Message, tell: Post, signal: AbortSignal) => any>} */
   const answers = {
     async load(request, tell, signal) {
@@ -197,9 +270,11 @@ export function serve(post) {
       const program = await import(request.gpt).catch((error) => {
         throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
       });
-      const file = await weightsOf(request, signal, (loaded) => {
+      const fetching = weightsOf(request, signal, (loaded) => {
         tell({ type: "progress", loaded, total });
       });
+      warmUp(program, config);
+      const file = await fetching;
       if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
       const arrived = performance.now();
       const words = new program.Tokenizer(vocabulary);
@@ -287,13 +362,68 @@ export function serve(post) {
       };
       for (const loss of gpt.losses(writer.model, ids)) {
         values.push(loss);
-        if (values.length < 32) continue;
+        if (values.length < PART) continue;
         send();
         await breath();
         if (signal.aborted) break;
       }
       send();
       return { ids, texts: ids.map(tokenizer.decoder()), stopped: from < ids.length };
+    },
+
+    async lens({ count = 5, ...request }, tell, signal) {
+      const { model } = writer;
+      const all = idsOf(request);
+      const ids = gpt.inView(all, model.config.contextLength);
+      const { vocabSize: V, nLayers } = model.config;
+      if (!isIndex(count - 1, V)) throw new Failure("input", `There are no ${count} likeliest.`);
+      const ends = nLayers + 1;
+      const places = ends * ids.length; // (E, T)
+      const best = new Uint32Array(places * count);
+      const own = new Float32Array(places * count);
+      const [chosen, next] = [new Float32Array(places), new Float32Array(places).fill(NaN)];
+      /** @type {Float64Array[][]} */ let read = []; // of this part: probabilities, [end][token]
+      await readBeside(ids, signal, (x, end, from) => {
+        const logits = gpt.logitsOf(model, x); // (part, V)
+        read[end] = Array.from({ length: logits.length / V }, (_, t) => {
+          return gpt.softmax(logits.subarray(t * V, (t + 1) * V));
+        });
+        if (end < nLayers) return;
+        const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
+        read.forEach((rows, e) => {
+          rows.forEach((probabilities, t) => {
+            const place = e * ids.length + from + t;
+            likeliest(probabilities, count).forEach((id, k) => {
+              best[place * count + k] = id;
+              own[place * count + k] = probabilities[id];
+            });
+            chosen[place] = probabilities[choices[t]];
+            next[place] = probabilities[ids[from + t + 1]] ?? NaN;
+          });
+        });
+      });
+      const start = all.length - ids.length;
+      const found = { ids, tokens: bytesOf(ids), words: bytesOf([...best]), start, ends };
+      const transfer = [best.buffer, own.buffer, chosen.buffer, next.buffer];
+      return { ...found, best, own, chosen, next, transfer };
+    },
+
+    async scores(request, tell, signal) {
+      const ids = idsOf(request);
+      const { nLayers, nHeads, contextLength } = writer.model.config;
+      const most = Math.min(MOST_SCORES, contextLength);
+      const T = ids.length;
+      if (T > most) {
+        throw new Failure("input", `The text has ${T} tokens, but at most ${most} can be shown.`);
+      }
+      const cache = await readBeside(ids, signal);
+      const scores = new Float32Array(nLayers * nHeads * T * T);
+      for (let row = 0; row < scores.length / T; row++) {
+        const head = Math.floor(row / T);
+        const [layer, own] = [Math.floor(head / nHeads), head % nHeads];
+        gpt.attentionScores(cache, layer, own, row % T, T, scores.subarray(row * T));
+      }
+      return { ids, tokens: bytesOf(ids), scores, transfer: [scores.buffer] };
     },
   };
 

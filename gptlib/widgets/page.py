@@ -23,6 +23,7 @@ from gptlib import __version__
 from gptlib.widgets import engine
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import MIME_TYPE
+from gptlib.widgets.surprise import GRAMMAR, grammar_json
 from gptlib.widgets.training_cost import devices
 from gptlib.widgets.training_replay import ASSET as REPLAY
 
@@ -34,6 +35,10 @@ _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
 _ADDED: dict[str, dict[str, Any]] = {
     "architecture_map": {"family": family()},
     "parameter_breakdown": {"family": family()},
+    "surprise": {
+        "grammar": {"$asset": GRAMMAR, "lazy": True},
+        "vocabulary": {"$asset": "stories_vocabulary.json", "lazy": True},
+    },
     "token_explorer": {
         "vocabularies": {
             "stories": {"$asset": "stories_vocabulary.json"},
@@ -113,6 +118,7 @@ def write_files(folder: Path) -> None:
         _write(folder / source.name, source.read_bytes())
     for name in ("stories", "gpt2"):
         _write(folder / f"{name}_vocabulary.json", engine.vocabulary_json(name).encode())
+    _write(folder / GRAMMAR, grammar_json().encode())
     replay = files("gptlib") / "assets" / "mini" / "replay.json"
     _write(folder / REPLAY, replay.read_bytes())
     _write(folder / engine.WEIGHTS, engine.weights())

@@ -236,8 +236,9 @@ export function flow(text) {
  * load it into a worker of its own.
  * @param {Model} model the widget's
  * @param {(part: { loaded: number, total: number }) => void} onProgress
+ * @param {AbortSignal} signal stops it, and closes the worker
  */
-async function openModel(model, onProgress) {
+async function openModel(model, onProgress, signal) {
   const [answer, buffers] = await new Promise((resolve) => {
     /** @param {any} content @param {DataView[]} buffers */
     const hear = (content, buffers) => {
@@ -255,6 +256,8 @@ async function openModel(model, onProgress) {
   const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
   const { connect } = await import(urls.worker);
   const engine = connect(urls);
+  signal.addEventListener("abort", engine.close);
+  if (signal.aborted) engine.close(); // and what is asked of it is refused
   try {
     await engine.ask("load", { ...answer.load, weights: buffers[0] }, onProgress);
   } catch (error) {
@@ -606,6 +609,7 @@ function render({ model, el }) {
   let engine = null;
   /** @type {Promise<any> | null} */
   let opening = null;
+  let load = new AbortController(); // of what is opening
   /** @type {AbortController | null} */
   let job = null; // what is under way
   let doing = ""; // in a word: loading, reading, writing
@@ -624,23 +628,22 @@ function render({ model, el }) {
     return temperature === 1 && topK === null && (topP === null || topP === 1);
   };
 
-  /** The model, loaded once; a load that nobody waits for any longer goes on for the next try. */
+  /** The model, loaded once. */
   function open() {
-    opening ??= openModel(model, ({ loaded }) => {
+    if (opening) return opening;
+    load = new AbortController();
+    const progress = (/** @type {{ loaded: number }} */ { loaded }) => {
       arrived = loaded;
       schedule();
-    }).then(
-      (found) => {
-        if (gone) found.close();
-        return (engine = found);
-      },
+    };
+    const own = openModel(model, progress, load.signal).then(
+      (found) => (engine = found),
       (error) => {
-        opening = null;
-        arrived = 0;
+        if (opening === own) [opening, arrived] = [null, 0];
         throw error;
       },
     );
-    return opening;
+    return (opening = own);
   }
 
   /**
@@ -688,7 +691,7 @@ function render({ model, el }) {
   }
 
   function close() {
-    engine?.close();
+    load.abort();
     engine = opening = null;
     arrived = 0;
   }
@@ -699,8 +702,9 @@ function render({ model, el }) {
     const was = doing;
     job.abort();
     if (engine) engine.ask("stop").catch(() => {});
+    else close();
     finish();
-    if (was === "loading") tell("Stopped. What has arrived is kept for the next try.");
+    if (was === "loading") tell("Stopped.");
     else tell(`Stopped after ${plural(tokens.length - begunTokens, "token")}.`);
   }
 

@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import pytest
 import torch
 
-from gptlib import tokenizer
+from gptlib import pretrained, tokenizer
 from gptlib.attention_maps import AttentionSteps, attention_maps
 from gptlib.widgets import AttentionMap, page
 from tests.browser import test_widgets_lab
-from tests.browser.conftest import quiet_page, serve_folder
+from tests.browser.conftest import lone_page, quiet_page, serve_folder
 from tests.browser.test_widgets_lab import lab, notebook_page, open_notebook, run
 from tests.test_attention_map_widget import gpt, toy
 
@@ -529,3 +529,53 @@ def test_in_lab_another_sentence_can_be_typed(
     expect(area).to_have_value("Hello, world")
     expect(root.locator("tbody th")).to_have_text(["Hello", ",", "␣world"])
     expect(picker(root, "Layer")).to_have_value("1")
+
+
+# --- the mini model in the page ---------------------------------------------------------------
+
+
+def test_in_a_page_the_mini_model_reads_another_text(
+    page: Page, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    mini, stories = pretrained.load("mini"), tokenizer.stories()
+    folder = tmp_path_factory.mktemp("mini")
+    lone_page(folder, AttentionMap(mini, "One day Mia saw a fox.", stories, layer=1), "Attention")
+    for address in serve_folder(folder):
+        page.goto(address)
+        root = page.locator(".gptlib-root")
+        area, load = root.locator("textarea"), root.get_by_role("button", name="load the model")
+        expect(area).to_have_value("One day Mia saw a fox.")
+        expect(load).to_be_hidden()
+        area.fill(HOSTILE[:60])
+        load.click()
+        expect(area).to_be_focused()
+        shown = make(mini, HOSTILE[:60], stories)
+        expect(root.locator("tbody tr")).to_have_count(shown.size)
+        for layer, head, row, column in ((1, 0, 3, 1), (0, 2, shown.size - 1, 0), (3, 5, 2, 9)):
+            picker(root, "Layer").select_option(str(layer))
+            picker(root, "Head").select_option(str(head))
+            click(root, row, column)
+            for step, text in zip(STEPS, values(root), strict=True):
+                check(text, float(getattr(shown.steps, step)[layer, head, row, column]))
+        labels = labels_in(page, shown.widget.maps["tokens"])
+        assert root.locator("tbody th").all_inner_texts() == labels
+        area.fill("fox " * 65)
+        expect(root.locator(".gptlib-at-error")).to_contain_text("but at most 128 can be shown")
+        area.fill("")
+        expect(root.locator(".gptlib-at-error")).to_contain_text("The text is empty")
+        expect(root.locator("tbody tr")).to_have_count(shown.size)
+        area.fill("One day")
+        expect(root.locator("tbody th")).to_have_text(["One", "␣day"])
+        expect(root.locator(".gptlib-at-error")).to_have_text("")
+
+
+def labels_in(page: Page, tokens: list[str]) -> list[str]:
+    """Return how the widget shows tokens."""
+    found: list[str] = page.evaluate(
+        """async tokens => {
+          const { label } = await import("./attention_map.js");
+          return tokens.map(label);
+        }""",
+        tokens,
+    )
+    return found

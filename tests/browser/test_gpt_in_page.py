@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gptlib import generation, pretrained, stories, tokenizer
+from gptlib import generation, inside, pretrained, stories, tokenizer
 from gptlib.attention_maps import attention_maps
 from gptlib.model import GPT
 from gptlib.widgets import engine
@@ -35,7 +35,7 @@ HTML = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
   window.gather = async (type, details = {}) => {
     const found = [];
     const answer = await model.ask(type, details, (message) => found.push(message));
-    const plain = (value) => value instanceof Float32Array ? [...value] : value;
+    const plain = (value) => ArrayBuffer.isView(value) ? [...value] : value;
     const open = (message) => Object.fromEntries(
       Object.entries(message).map(([name, value]) => [name, plain(value)]));
     return [...found, answer].map(open);
@@ -164,6 +164,30 @@ def test_losses_and_attention_are_pytorchs(model: Page, mini: GPT) -> None:
     ).abs().max() < 1e-4
     (whole,) = ask(model, "attention", layer=2, head=4)
     assert (torch.tensor(whole["weights"]).view(maps.shape[2:]) - maps[2, 4]).abs().max() < 1e-4
+
+
+def test_lens_and_scores_are_pytorchs(model: Page, mini: GPT) -> None:
+    encoding = tokenizer.stories()
+    text = encoding.decode(encoding.encode_ordinary(stories.sample(1, seed=4)[0])[:100])
+    (found,) = ask(model, "lens", text=text)
+    ids = torch.tensor([found["ids"]])  # (1, T)
+    with torch.no_grad(), inside.record(mini) as r:
+        mini(ids)
+    expected = inside.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
+    ends, size = expected.shape[:2]
+    assert (found["ends"], size) == (5, 101)
+    best = torch.tensor(found["best"]).view(ends, size, 5)
+    own = torch.tensor(found["own"]).view(ends, size, 5)
+    assert (own - expected.topk(5).values).abs().max() < 1e-3
+    assert (own - expected.gather(-1, best)).abs().max() < 1e-3
+    for name, token in (("chosen", expected[-1].argmax(-1)), ("next", ids[0].roll(-1))):
+        values = torch.tensor(found[name], dtype=torch.float32).view(ends, size)[:, :-1]
+        wanted = expected.gather(-1, token.expand(ends, -1)[..., None])[:, :-1, 0]
+        assert (values - wanted).abs().max() < 1e-3
+    (scores,) = ask(model, "scores", text=text, bare=True)
+    assert scores["ids"] == found["ids"][1:]
+    scaled = attention_maps(mini, ids[:, 1:]).scaled[:, 0]  # (L, H, T, T)
+    assert (torch.tensor(scores["scores"]).view(scaled.shape) - scaled).abs().max() < 1e-3
 
 
 def test_sampling_is_pythons(model: Page) -> None:

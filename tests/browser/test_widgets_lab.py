@@ -31,9 +31,12 @@ CELLS = [
     "explorer.text = 'Hello, world'",
     "print('python has', chart.chosen, chart.model)",
     "chart.model, chart.chosen, chart.lit = 'gpt2-xl', 'output_head', ['output_head']",
+    "from gptlib.widgets import Playground\n"
+    "playground = Playground('One gusty', parts=['write'])\nplayground",
+    "print('python has', playground.text)",
 ]
 ATTACK = "a <img src=x onerror=alert(1)> b"
-TIMEOUT_MS = 30_000
+TIMEOUT_MS = 60_000
 
 
 class Lab(NamedTuple):
@@ -129,8 +132,13 @@ def notebook_page(browser: Any) -> Iterator[Any]:
         found.append(f"dialog: {dialog.message}")
         dialog.dismiss()
 
+    def answer(dialog: Any) -> None:
+        print("Jupyter asked:", dialog.inner_text())
+        dialog.locator("button.jp-mod-accept").click()
+
     page.on("pageerror", on_error)
     page.on("dialog", on_dialog)
+    page.add_locator_handler(page.locator("dialog.jp-Dialog"), answer)
     yield page
     context.close()
     assert found == []
@@ -236,3 +244,17 @@ def test_both_in_notebook_7(notebook_page: Any, lab: Lab) -> None:
     explorer = run(page, 1).locator(".gptlib-te")
     explorer.locator("textarea").fill("Hello, world")
     expect(explorer.locator(".gptlib-te-count").first).to_have_text("3 tokens")
+
+
+def test_the_model_writes_in_lab(notebook_page: Any, lab: Lab) -> None:
+    page = notebook_page
+    open_notebook(page, lab.address("lab/tree", "playground.ipynb"))
+    playground = run(page, 6).locator(".gptlib-pg")
+    playground.get_by_role("checkbox", name="Fast").check()
+    playground.get_by_role("button", name="Write", exact=True).click()
+    stopped = playground.get_by_role("button", name="Continue", exact=True)
+    expect(stopped).to_be_visible(timeout=60_000)  # the weights come from the kernel
+    written = playground.locator(".gptlib-pg-text").text_content().removeprefix("start")
+    assert written.startswith("One gusty ")
+    assert len(written) > 100
+    expect(printed(page, 7)).to_contain_text(f"python has {written[:100]}")

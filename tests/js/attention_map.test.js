@@ -42,6 +42,18 @@ test("scores and weights come out of what is stored", () => {
   assert.equal(map.strongest({ scaled, weights }, 1, 2), 1);
 });
 
+test("scores of a text that is read in the page need no decoding", () => {
+  const scores = Float32Array.of(2, 3, 1, 2, 0, 0, -1, 4);
+  const answer = { tokens: ["a", "b"], scores };
+  const codes = map.decode(map.fromEngine({ ...tiny, heads: 2 }, answer, "ab"));
+  assert.deepEqual([[...codes.low], [...codes.high], Boolean(codes.above)], [[1, -1], [3, 4], true]);
+  const { scaled, errors, weights } = map.headOf(codes, 0);
+  assert.deepEqual([[...scaled], [...errors]], [[2, 3, 1, 2], [0, 0, 0, 0]]);
+  const e = Math.exp(-1);
+  [1, 0, e / (1 + e), 1 / (1 + e)].forEach((weight, i) => near(weights[i], weight, 1e-12));
+  near(map.headOf(codes, 1).weights[3], 1 / (1 + Math.exp(-5)), 1e-12);
+});
+
 test("what is not stored is no number", () => {
   const { scaled, weights } = map.headOf(map.decode({ ...tiny, above: "" }), 0);
   assert.ok(Number.isNaN(scaled[1]));

@@ -4,7 +4,7 @@ import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 
 import * as gpt from "../../gptlib/widgets/gpt.js";
-import { BEST, connect, serve } from "../../gptlib/widgets/gpt_worker.js";
+import { BEST, connect, likeliest, serve } from "../../gptlib/widgets/gpt_worker.js";
 import * as explorer from "../../gptlib/widgets/token_explorer.js";
 
 const source = (name) =>
@@ -135,7 +135,7 @@ test("files that are damaged, or another model's, are refused", () => {
 test("a linear layer multiplies any number of vectors, each as if it were alone", () => {
   const random = gpt.generator(3);
   const numbers = (count) => Float32Array.from({ length: count }, random);
-  for (const [nIn, nOut, T] of [[5, 6, 3], [8, 4, 1], [3, 9, 2], [7, 13, 4]]) {
+  for (const [nIn, nOut, T] of [[5, 6, 3], [8, 4, 1], [3, 9, 4], [7, 13, 9]]) {
     const layer = { weight: numbers(nIn * nOut), bias: numbers(nOut), nIn, nOut };
     const x = numbers(T * nIn);
     const y = gpt.linear(layer, x);
@@ -177,6 +177,33 @@ test("tokens read one by one, in parts or at once give the same logits, bit by b
   assert.deepEqual(steps[3], fresh(ids.slice(0, 4))); // no token sees a later one
   assert.throws(() => gpt.read(MODEL, some(2), cache), /context is full/);
   for (const id of [-1, 259, undefined]) assert.throws(() => fresh([id]), /no token/);
+});
+
+test("only the vectors that are asked for come from the last block", () => {
+  const heard = [];
+  const listen = (x, end) => heard.push([end, x.length / 12]);
+  const whole = gpt.read(MODEL, some(7), new gpt.KVCache(CONFIG), { listen });
+  assert.deepEqual(heard, [[0, 7], [1, 7], [2, 7]]);
+  for (const first of [1, 6, 7]) {
+    const cache = new gpt.KVCache(CONFIG);
+    assert.deepEqual(gpt.read(MODEL, some(7), cache, { first }), whole.slice(12 * first));
+    assert.deepEqual(gpt.nextLogits(MODEL, some(8).slice(7), cache), fresh(some(8)));
+  }
+});
+
+test("a token's score with each other is had, and its weights are their softmax", () => {
+  const cache = new gpt.KVCache(CONFIG);
+  gpt.read(MODEL, some(5), cache);
+  const [scores, weights] = [new Float32Array(5), new Float32Array(4)];
+  gpt.attentionScores(cache, 1, 2, 3, 5, scores);
+  const { queries, keys } = cache.layers[1];
+  const head = (values, token) => values.slice(12 * token + 8, 12 * token + 12);
+  scores.forEach((score, other) => {
+    const products = head(queries, 3).map((value, d) => value * head(keys, other)[d]);
+    near(score, sum(products) / 2);
+  });
+  gpt.attentionWeights(cache, 1, 2, 3, weights);
+  all(gpt.softmax(scores.slice(0, 4)), [...weights]);
 });
 
 test("attention is shared out among the tokens so far", () => {
@@ -229,6 +256,15 @@ test("of equal logits the smaller id is the likelier; large ones do not overflow
   all(gpt.nextProbabilities(equal, { temperature: 0 }), [0, 1, 0, 0]);
   all(gpt.nextProbabilities(Float32Array.of(3e38, -3e38), { temperature: 1e-6 }), [1, 0]);
   all(gpt.nextProbabilities(Float32Array.of(-Infinity, 0), {}), [0, 1]);
+});
+
+test("the likeliest few are those that sorting all would find", () => {
+  for (const values of [[0.1, 0.4, 0.4, 0.1, 0], [0, 0, 0], [3, 2, 1], [1, 2, 3]]) {
+    const order = [...gpt.likeliestFirst(Float32Array.from(values))];
+    for (const count of [1, 2, 9]) {
+      assert.deepEqual(likeliest(Float64Array.from(values), count), order.slice(0, count));
+    }
+  }
 });
 
 test("numbers that make no sense are refused", () => {
@@ -577,6 +613,60 @@ test("losses come in parts, do not disturb the text, and can be stopped", async 
   worker.listen(({ type }) => type === "losses" && worker.handle({ id: "s", type: "stop" }));
   const cut = await worker.ask("losses", { text });
   assert.deepEqual([cut.length, cut.at(-1).stopped], [2, true]);
+});
+
+test("the lens reads every layer as the model reads the last, beside the text", async () => {
+  const worker = await loaded();
+  const [before] = await worker.ask("alternatives");
+  const [found] = await worker.ask("lens", { text: "the é", count: 3 });
+  const ids = [END, 257, 32, 0xc3, 0xa9];
+  assert.deepEqual([found.ids, found.start, found.ends], [ids, 0, 3]);
+  assert.deepEqual(found.tokens, ["", "the", " ", "\xc3", "\xa9"]);
+  const heard = [];
+  const listen = (x) => heard.push(gpt.logitsOf(MODEL, x));
+  gpt.read(MODEL, ids, new gpt.KVCache(CONFIG), { listen });
+  heard.forEach((logits, end) => {
+    for (let t = 0; t < 5; t++) {
+      const row = (rows) => rows.subarray(259 * t, 259 * (t + 1));
+      const probabilities = gpt.softmax(row(logits));
+      const place = 5 * end + t;
+      const best = [...gpt.likeliestFirst(row(logits)).subarray(0, 3)];
+      assert.deepEqual([...found.best.slice(3 * place, 3 * place + 3)], best);
+      all(found.own.slice(3 * place), best.map((id) => probabilities[id]));
+      near(found.chosen[place], probabilities[gpt.likeliestFirst(row(heard[2]))[0]]);
+      if (t < 4) near(found.next[place], probabilities[ids[t + 1]]);
+      else assert.ok(Number.isNaN(found.next[place]));
+    }
+  });
+  assert.deepEqual(found.words, [...found.best].map((id) => VOCABULARY.tokens[id] ?? ""));
+  const [long] = await worker.ask("lens", { text: "abcdefghij", bare: true });
+  assert.deepEqual([long.start, long.tokens.join("")], [6, "ghij"]);
+  assert.deepEqual((await worker.ask("alternatives"))[0].alternatives, before.alternatives);
+  for (const wrong of [{ text: "a", count: 0 }, { text: "a", count: 260 }, { ids: [] }]) {
+    assert.equal((await worker.ask("lens", wrong))[0].code, "input");
+  }
+  const reading = worker.ask("lens", { text: "a" });
+  worker.ask("stop");
+  assert.equal((await reading)[0].code, "stopped");
+});
+
+test("scores of all heads come with those that the mask hides", async () => {
+  const worker = await loaded();
+  const [found] = await worker.ask("scores", { text: "thea", bare: true });
+  assert.deepEqual([found.ids, found.tokens], [[257, 97], ["the", "a"]]);
+  assert.equal(found.scores.length, 2 * 3 * 2 * 2);
+  const cache = new gpt.KVCache(CONFIG);
+  gpt.read(MODEL, found.ids, cache);
+  const row = new Float32Array(2);
+  for (let head = 0; head < 6; head++) {
+    for (let t = 0; t < 2; t++) {
+      gpt.attentionScores(cache, Math.floor(head / 3), head % 3, t, 2, row);
+      assert.deepEqual(found.scores.slice(4 * head + 2 * t, 4 * head + 2 * t + 2), row);
+    }
+  }
+  const [long] = await worker.ask("scores", { text: "abcdefgh" });
+  assert.deepEqual([long.code, long.message.slice(0, 19)], ["input", "The text has 9 toke"]);
+  assert.equal((await worker.ask("scores", { text: "", bare: true }))[0].code, "input");
 });
 
 test("requests that make no sense are answered", async () => {
