@@ -59,7 +59,7 @@ class Surprise(engine.EngineWidget):
     chosen = traitlets.Int(0).tag(sync=True)
     token = traitlets.Int(0).tag(sync=True)
     color = traitlets.Unicode("loss").tag(sync=True)
-    weights = traitlets.Int(0).tag(sync=True)  #: bytes of the mini model's; 0: it is another model
+    weights = traitlets.Int(0).tag(sync=True)  #: bytes of the mini model, 0 for others
 
     def __init__(
         self,
