@@ -133,6 +133,7 @@ def notebook_page(browser: Any) -> Iterator[Any]:
         dialog.dismiss()
 
     def answer(dialog: Any) -> None:
+        # Seen now and then on a busy machine although the notebook has its kernel.
         print("Jupyter asked:", dialog.inner_text())
         dialog.locator("button.jp-mod-accept").click()
 
