@@ -71,9 +71,5 @@ test("what the attention map has too is the same, to the letter", () => {
     const copies = ["logit_lens", "attention_map"].map((file) => piece(source(file), start, "\n}\n"));
     assert.equal(...copies);
   }
-  for (const name of ["function pageReader(", "async function openModel("]) {
-    const copies = ["logit_lens", "attention_map"].map((file) => piece(source(file), name, "\n}\n"));
-    assert.equal(...copies);
-  }
   assert.equal(lens.label(" \xe2"), maps.label(" \xe2"));
 });

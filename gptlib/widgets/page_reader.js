@@ -1,0 +1,163 @@
+// @ts-check
+// What lets a widget read other texts in a page without a kernel: a button, and behind it the mini
+// model, in a worker. The widgets that have it import this file when they are drawn in such a page.
+
+/**
+ * @typedef {{
+ *   get(name: string): any,
+ *   set(name: string, value: unknown): void,
+ *   on(event: string, callback: Function): void,
+ *   off(event: string, callback: Function): void,
+ *   save_changes(): void,
+ *   send(content: unknown): void,
+ * }} Model
+ */
+
+/**
+ * Ask for the mini model, which a page has among its files and in Jupyter the kernel sends, and
+ * load it into a worker of its own.
+ * @param {Model} model the widget's
+ * @param {(part: { loaded: number, total: number }) => void} onProgress
+ * @param {AbortSignal} signal stops it, and closes the worker
+ */
+async function openModel(model, onProgress, signal) {
+  const [answer, buffers] = await new Promise((resolve) => {
+    /** @param {any} content @param {DataView[]} buffers */
+    const hear = (content, buffers) => {
+      if (content?.type !== "engine") return;
+      model.off("msg:custom", hear);
+      resolve([content, buffers]);
+    };
+    model.on("msg:custom", hear);
+    model.send({ type: "engine" });
+  });
+  if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
+  /** @param {string} code */
+  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
+  const { code } = answer;
+  const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
+  const { connect } = await import(urls.worker);
+  const engine = connect(urls);
+  signal.addEventListener("abort", engine.close);
+  if (signal.aborted) engine.close(); // and what is asked of it is refused
+  try {
+    await engine.ask("load", { ...answer.load, weights: buffers[0] }, onProgress);
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+  return engine;
+}
+
+/**
+ * @param {string} tag
+ * @param {Record<string, string>} attributes
+ * @param {(Node | string)[]} children
+ * @returns {HTMLElement}
+ */
+function h(tag, attributes = {}, ...children) {
+  const element = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
+  element.append(...children);
+  return element;
+}
+
+/**
+ * Set a text only where it is another one: what does not change costs nothing.
+ * @param {Node} node
+ * @param {string} text
+ */
+function write(node, text) {
+  if (node.textContent !== text) node.textContent = text;
+}
+
+/**
+ * What reads another text in a page without a kernel: a button that loads the mini model, with a
+ * bar and a way out while it comes.
+ * @param {Model} model the widget's
+ * @param {string} style its class names begin with it
+ * @param {number} bytes of the weights
+ * @param {(engine: any) => Promise<void>} read reads the text and shows what it finds
+ * @param {(sentence: string) => void} say
+ */
+export function pageReader(model, style, bytes, read, say) {
+  const size = `${(bytes / 1e6).toFixed(1)} MB`;
+  const button = (/** @type {string} */ text) =>
+    h("button", { type: "button", class: `${style}-button` }, text);
+  const load = button(`Read this text: load the model, ${size}`);
+  const cancel = button("Cancel");
+  const bar = /** @type {HTMLProgressElement} */ (
+    h("progress", { max: String(bytes), value: "0", "aria-label": "Loading the model" })
+  );
+  const amount = h("span", { class: `${style}-soft` });
+  const root = h("div", { class: `${style}-loader` }, load, bar, amount, cancel);
+  /** @type {any} */ let engine = null;
+  let stop = new AbortController(); // of the load under way
+  let wanted = false; // another text than the one shown
+  let loading = false; // and the reader waits for the model
+  let gone = false;
+
+  function draw() {
+    root.hidden = !wanted || Boolean(engine);
+    load.hidden = loading;
+    bar.hidden = amount.hidden = cancel.hidden = !loading;
+  }
+
+  /** @param {any} error */
+  function fail(error) {
+    if (gone || error.code === "stopped") return; // another request took its place
+    say(error.message);
+    if (error.code === "input") return;
+    engine?.close();
+    engine = null;
+    write(load, `Try again: load the model, ${size}`);
+  }
+
+  async function open() {
+    const { signal } = (stop = new AbortController());
+    loading = true;
+    say("");
+    draw();
+    cancel.focus();
+    const progress = (/** @type {{ loaded: number }} */ { loaded }) => {
+      bar.value = loaded;
+      write(amount, `${(loaded / 1e6).toFixed(1)} of ${size}`);
+    };
+    try {
+      const found = await openModel(model, progress, signal);
+      if (signal.aborted) return;
+      engine = found;
+      await read(engine);
+    } catch (error) {
+      if (signal.aborted) return;
+      fail(error);
+    }
+    const focused = document.activeElement === cancel;
+    loading = false;
+    draw();
+    if (focused) (engine ? root.parentElement?.querySelector("textarea") : load)?.focus();
+  }
+
+  load.addEventListener("click", open);
+  cancel.addEventListener("click", () => {
+    stop.abort();
+    loading = false;
+    draw();
+    load.focus();
+  });
+  draw();
+  return {
+    root,
+    /** @param {boolean} other whether the text is another one than that shown */
+    want(other) {
+      wanted = other;
+      draw();
+      if (other && engine) read(engine).catch(fail).finally(draw);
+    },
+    close() {
+      gone = true;
+      stop.abort();
+      engine?.close();
+    },
+  };
+}
