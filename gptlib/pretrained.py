@@ -297,10 +297,10 @@ def mini_record() -> dict[str, Any]:
     """Return the record of the mini model's training.
 
     Its parts: ``seed``, ``stories`` (how many it read, each once), ``steps``, ``tokens``,
-    ``seconds``, ``machine``, ``losses`` (nats per token, one of every few steps) and
-    ``evaluations`` (pairs: after how many steps, and the loss on held-out stories). What came
-    after that run, a ``drill`` in what it left unlearned (at so many ``places``) and the
-    ``settling`` of all, have parts as above.
+    ``seconds``, ``machine``, ``losses`` (nats per token, one of every few steps), ``evaluations``
+    (pairs: after how many steps, and the loss on held-out stories) and ``judged`` (what share of
+    so many ``stories`` that it then wrote keeps to the grammar). What came after that run, on what
+    it had left unlearned, has such parts too: ``drill``, ``settling``, ``lessons`` and ``rest``.
     """
     asset = files("gptlib") / "assets" / "mini" / "training.json"
     record: dict[str, Any] = json.loads(asset.read_text(encoding="utf-8"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from importlib.resources import files
 
 import pytest
@@ -14,7 +15,7 @@ from gptlib.data import IGNORED, StoryBatches, stream_of
 from gptlib.generation import generate
 from gptlib.pretrained import load, mini_record
 from gptlib.training import evaluate
-from tools import drill, train_mini
+from tools import teacher, train_mini
 
 ENCODING = tokenizer.stories()
 
@@ -24,18 +25,22 @@ def mini():
     return load("mini")
 
 
-@pytest.fixture(scope="module")
-def written(mini):
-    """500 stories from nothing, drawn as they come: temperature 1, nothing cut off."""
-    generator = torch.Generator().manual_seed(0)
+def told(mini, n, seed):
+    """Stories from nothing, drawn as they come: temperature 1, nothing cut off."""
+    generator = torch.Generator().manual_seed(seed)
     start = torch.full((250, 1), ENCODING.eot_token)
     texts = []
-    for _ in range(2):
+    for _ in range(n // 250):
         drawn = generate(mini, start, 255, stop=ENCODING.eot_token, generator=generator)
         for ids in torch.stack(list(drawn), dim=1).tolist():
             end = ids.index(ENCODING.eot_token) if ENCODING.eot_token in ids else len(ids)
             texts.append(ENCODING.decode(ids[:end]))
     return texts
+
+
+@pytest.fixture(scope="module")
+def written(mini):
+    return told(mini, 500, seed=0)
 
 
 def test_is_small_and_of_gpt2s_architecture(mini):
@@ -57,29 +62,27 @@ def test_its_loss_on_new_stories_is_within_5_percent_of_the_floor(mini):
     assert floor * 0.99 < loss < floor * 1.05
 
 
-@pytest.fixture(scope="module")
-def shares(written):
-    """Of the 500 stories, the shares that parse, and that keep names, pronouns and object."""
-    verdicts = [stories.judge(text) for text in written]
-    kinds = ("parses", "names", "pronouns", "object")
+def shares_of(texts):
+    """Return the shares that parse, that keep names, pronouns and object, and that keep all."""
+    verdicts = [stories.judge(text) for text in texts]
+    kinds = ("parses", "names", "pronouns", "object", "consistent")
     shares = {kind: sum(getattr(v, kind) for v in verdicts) / len(verdicts) for kind in kinds}
-    shares["consistent"] = sum(verdict.consistent for verdict in verdicts) / len(verdicts)
     print({kind: f"{share:.1%}" for kind, share in shares.items()})
     return shares
 
 
-def test_what_it_writes_follows_the_grammar(shares):
+def test_what_it_writes_follows_the_grammar(written):
+    """Of a model that keeps 95 %, 500 stories may well show 94: two standard errors are allowed."""
+    shares = shares_of(written)
     assert shares["parses"] >= 0.85
-    assert shares["names"] >= 0.92
-    assert shares["pronouns"] >= 0.98
-    assert shares["object"] >= 0.96
+    assert shares["consistent"] >= 0.95 - 2 * math.sqrt(0.95 * 0.05 / len(written))
+    assert shares["pronouns"] >= 0.99
 
 
-@pytest.mark.xfail(
-    reason="one story in twenty gives the friend the hero's own name",
-    strict=True,
-)
-def test_what_it_writes_keeps_names_and_all_else(shares):
+@pytest.mark.slow
+def test_what_it_writes_follows_the_grammar_in_many_stories(mini):
+    shares = shares_of(told(mini, 2_500, seed=1))
+    assert shares["parses"] >= 0.90
     assert shares["consistent"] >= 0.95
 
 
@@ -89,30 +92,72 @@ def test_it_does_not_recite_what_it_was_trained_on(written):
     assert not read & set(written)
 
 
-def test_a_drill_asks_only_where_the_model_gives_room_to_what_cannot_come(mini):
-    texts = stories.sample(8, seed=5)
-    rows = train_mini.rows(texts, 4)
-    wasted = drill.impossible(mini, texts, ENCODING, rows)
-    assert wasted.shape == (8, rows.lengths.max())
-    assert wasted.min() > -1e-5
-    assert wasted.max() < 1
-    lost = [story_surprise.next_token(ENCODING.encode(texts[0])[:t], ENCODING) for t in (0, 40)]
-    ids = torch.tensor([[ENCODING.eot_token, *ENCODING.encode(texts[0])]])
-    p = mini(ids)[0].softmax(-1)
-    for t, possible in zip((0, 40), lost, strict=True):
-        assert abs(wasted[0, t] - (1 - p[t, list(possible)].sum())) < 1e-5
+TEXTS = stories.sample(8, seed=5)
+PARTS = ("drill", "settling", "lessons", "rest")
 
-    hard = wasted >= wasted[wasted > 0].quantile(0.98)
-    batches = drill.DrillBatches(rows, hard, batch_size=2)
-    inputs, targets = batches.batch(0)
-    asked = (targets != IGNORED).nonzero().tolist()
-    assert asked
-    assert max(column for _, column in asked) == inputs.shape[1] - 1  # it ends with the last
-    told = [(ENCODING.eot_token, *ENCODING.encode(text), ENCODING.eot_token) for text in texts]
-    for row, column in asked:
-        read = (*inputs[row, : column + 1].tolist(), int(targets[row, column]))
-        assert read in {ids[: len(read)] for ids in told}
-    assert torch.equal(batches.batch(0)[1], targets)
+
+@pytest.fixture(scope="module")
+def answers():
+    return teacher.joined(teacher.answers_to(TEXTS[:3]), teacher.answers_to(TEXTS[3:]))
+
+
+def test_a_teacher_knows_every_answer(answers):
+    assert len(answers.numbers) == len(stream_of(TEXTS, ENCODING))
+    place = 0
+    for text in TEXTS:
+        ids = [*ENCODING.encode(text), ENCODING.eot_token]
+        for t in (0, 1, 17, len(ids) - 1):
+            number = answers.numbers[place + 1 + t]
+            exact = story_surprise.next_token(ids[:t], ENCODING)
+            row = zip(answers.tokens[number].tolist(), answers.shares[number].tolist(), strict=True)
+            assert {i: p for i, p in row if p > 0} == pytest.approx(exact, abs=1e-6)
+        place += len(ids)
+
+
+def test_lessons_lose_what_the_grammar_expects_and_see_what_is_wasted(mini, answers):
+    rows = train_mini.rows(TEXTS, 4)
+    places = torch.tensor([1, 30, 60])
+    logits = torch.randn(3, ENCODING.n_vocab, generator=torch.Generator().manual_seed(0))
+    losses, found = answers.cross_entropy(logits, places), answers.wasted(logits, places)
+    for row, place in enumerate(places.tolist()):
+        exact = story_surprise.next_token(rows.stream[1:place].tolist(), ENCODING)
+        p = logits[row].softmax(-1)
+        expected = sum(-q * p[i].log().item() for i, q in exact.items())
+        assert losses[row].item() == pytest.approx(expected, abs=1e-4)
+        assert found[row].item() == pytest.approx(1 - p[list(exact)].sum().item(), abs=1e-5)
+
+    everywhere = teacher.wasted(mini, rows, answers)
+    assert everywhere.shape == rows.stream.shape
+    assert everywhere[0] == 0
+    logits = mini(rows.stream[None, :40].long())[0]
+    expected = answers.wasted(logits, torch.arange(1, 41))[39]
+    assert everywhere[40].item() == pytest.approx(expected.item(), abs=0.01)  # in bfloat16
+
+
+def test_lessons_end_with_what_is_hard():
+    rows = train_mini.rows(TEXTS, 4)
+    hard = torch.zeros(len(rows.stream), dtype=torch.bool)
+    hard[rows.starts[2] + 9] = hard[rows.starts[2] + 5] = hard[rows.starts[6] + 4] = True
+
+    lessons = teacher.Lessons(rows, hard, n_beginnings=2, n_stories=1, n_whole=2)
+    inputs, places = lessons.batch(0)
+    asked = places != IGNORED
+    assert asked.sum(dim=1).tolist()[:2] == [4, 9]  # by length
+    assert places[0, 3] == rows.starts[6] + 4
+    assert places[1, 8] == rows.starts[2] + 9
+    assert set(places[2].tolist()) - {IGNORED} < set(range(1, int(rows.starts[2]) + 1))
+    assert torch.equal(inputs[asked], rows.stream[places[asked] - 1].long())
+
+    pairs = teacher.hard_pairs(
+        torch.tensor([1, 2, 1, 2, 1, 2, 3]), torch.tensor([1, 0] * 3 + [1]) > 0
+    )
+    assert pairs == {(1, 2): 3}
+
+
+def test_what_is_hard_is_looked_for_until_it_came_often_enough():
+    ids = ENCODING.encode(TEXTS[0])[:2]
+    texts = [TEXTS[0], TEXTS[1], *[TEXTS[0]] * 5]
+    assert teacher.more_of(Counter({tuple(ids): 4}), texts, at_least=7) == [TEXTS[0]] * 3
 
 
 def test_the_record_is_that_of_the_script():
@@ -120,10 +165,12 @@ def test_the_record_is_that_of_the_script():
     assert record["seed"] == train_mini.SEED
     assert record["steps"] == train_mini.STEPS
     assert record["stories"] == train_mini.N_STORIES
-    drill, settling = record["drill"], record["settling"]
-    assert drill["steps"] == train_mini.DRILL.steps
-    assert settling["steps"] == train_mini.SETTLING.steps
-    assert sum(part["seconds"] for part in (record, drill, settling)) < 2 * 3600
+    plans = {name: getattr(train_mini, name.upper()) for name in PARTS}
+    assert {name: record[name]["steps"] for name in PARTS} == {
+        name: plan.steps for name, plan in plans.items()
+    }
+    assert sum(part["seconds"] for part in (record, *map(record.get, PARTS))) < 2 * 3600
+    assert record["rest"]["judged"]["consistent"] >= 0.95 > record["judged"]["consistent"]
     assert record["evaluations"][-1][0] == train_mini.STEPS
     assert record["losses"][0] > math.log(ENCODING.n_vocab) - 0.3  # it began with knowing nothing
     assert record["evaluations"][-1][1] < record["evaluations"][0][1]

@@ -127,8 +127,9 @@ def test_self_test_gives_feedback_on_every_choice(path):
     assert len([right for right, _ in choices if right]) >= 4
     assert questions
     for _, body in choices:
-        feedback = body.split("</summary>")[1].strip()
+        choice, feedback = body.split("</summary>")
         assert len(feedback.split()) >= 4, body
+        assert not re.search(r"[`*$]", choice), f"in HTML, Markdown stays as it is: {choice}"
 
 
 def test_glossary_holds_what_the_chapters_define():

@@ -3,8 +3,8 @@
 It takes under two hours on two cores. Stopped at any moment, it goes on where it was. The run lies
 in _build/mini: checkpoints, the weights at several moments, a line for each evaluation.
 
-First comes the run, on stories as they come; then a drill in the few tokens that it leaves
-unlearned (tools/drill.py says why), and a shorter run on stories, in which all settles.
+First comes the run, on stories as they come; then lessons in what it leaves unlearned
+(tools/teacher.py says why).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import math
 import platform
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -26,13 +26,24 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from gptlib import pretrained, replay, stories, tokenizer
+from gptlib import checkpoints, pretrained, replay, stories, tokenizer
 from gptlib.config import FAMILY
 from gptlib.data import StoryBatches, stream_of
+from gptlib.generation import generate
 from gptlib.history import History
 from gptlib.model import GPT
-from gptlib.training import TrainingConfig, train
-from tools.drill import DrillBatches, impossible
+from gptlib.training import TrainingConfig, adamw, take_steps, train
+from tools.teacher import (
+    Answers,
+    LessonRun,
+    Lessons,
+    Places,
+    answers_to,
+    hard_pairs,
+    joined,
+    more_of,
+    wasted,
+)
 
 ROOT = Path(__file__).resolve().parent.parent
 ASSETS = ROOT / "gptlib" / "assets" / "mini"
@@ -58,17 +69,28 @@ CONFIG = TrainingConfig(
     save_every=250,
     seed=SEED,
 )
-#: Then is drilled what the run left unlearned: the tokens of so many new stories at which the model
-#: gives at least so much probability to what cannot come.
+#: Then come lessons (see tools/teacher.py), on new stories. Hard is a token at which the model
+#: gives at least so much probability to what cannot come. First a drill, in which nothing but the
+#: hard tokens of so many stories is asked.
+HARD = 0.25
 N_DRILLED = 40_000
-AT_LEAST = 0.25
-DRILL_BATCH_SIZE = 64
 DRILL = replace(
     CONFIG, steps=400, learning_rate=1e-3, final_share=0.1, warmup_steps=50, evaluate_every=50
 )
-#: And then all settles, on stories that are new again.
+#: Then everything is asked, on so many others, and all settles.
+N_TAUGHT = 48_000
 SETTLING = replace(CONFIG, steps=3_000, learning_rate=1e-3, warmup_steps=100)
-N_ALL_STORIES = N_STORIES + N_DRILLED + BATCH_SIZE * SETTLING.steps
+#: Then comes what is still hard, in a few of these stories. More such ones are looked for among so
+#: many, until each has come often enough not to be learned by heart. All is asked, but a token
+#: counts 1 + STRESS times what is wasted at it.
+N_SEARCHED = 260_000
+OFTEN = 5_000
+STRESS = 50
+LESSONS = replace(DRILL, steps=800, warmup_steps=30, accumulate=4)
+#: And all settles again.
+REST = replace(SETTLING, steps=800, learning_rate=5e-4)
+N_JUDGED = 500
+N_ALL_STORIES = N_STORIES + N_DRILLED + N_TAUGHT + N_SEARCHED
 #: After these steps the weights are kept, for the replay: dense at first, when most is learned.
 MOMENTS = (
     *(0, 25, 50, 100, 200, 300, 400, 600, 800),
@@ -153,35 +175,103 @@ def main() -> None:
     tests = rows(stories.sample(N_HELD_OUT, stories.VALIDATION_SEED), 50).in_order()
     with patch.object(functional, "scaled_dot_product_attention", plain_attention):
         read = rows(stories.sample(N_STORIES, stories.TRAIN_SEED), BATCH_SIZE)
-        run = partial(train, model, held_out=tests, on_evaluate=report)
-        history = run(Snapshots(read, model), CONFIG, folder=WORK / "run")
+        snapshots = Snapshots(read, model)
+        history = train(
+            model, snapshots, CONFIG, held_out=tests, folder=WORK / "run", on_evaluate=report
+        )
         keep(model, STEPS)
-        polished = polish(model, run)
-    write(model, history, polished, tests)
+        run = {"stories": N_STORIES, "judged": judged(model), **recorded(history)}
+        record = {"seed": SEED, **run, **teach(model, tests)}
+    write(model, history, record, tests)
 
 
-def rows(texts: list[str], batch_size: int) -> StoryBatches:
+def rows(texts: list[str], batch_size: int = BATCH_SIZE) -> StoryBatches:
     """Return batches of stories."""
     encoding = tokenizer.stories()
     stream = stream_of(texts, encoding)
     return StoryBatches(stream, encoding.eot_token, batch_size, MODEL.context_length, SEED)
 
 
-def polish(model: GPT, run: Callable[..., History]) -> dict[str, Any]:
-    """Drill what is not learned, and let all settle; return the record of both."""
-    fresh = stories.sample(N_ALL_STORIES, stories.TRAIN_SEED)[N_STORIES:]
-    mined = rows(fresh[:N_DRILLED], BATCH_SIZE)
-    found = WORK / "hard.safetensors"
-    if not found.exists():  # as the model is before the drill
-        wasted = impossible(model, fresh[:N_DRILLED], tokenizer.stories(), mined)
-        save_file({"hard": wasted > AT_LEAST}, found)
-    drill = DrillBatches(mined, load_file(found)["hard"], DRILL_BATCH_SIZE)
-    drilled = run(drill, DRILL, folder=WORK / "drill")
-    settled = run(rows(fresh[N_DRILLED:], BATCH_SIZE), SETTLING, folder=WORK / "settling")
-    return {
-        "drill": {"places": int(drill.hard.sum()), **recorded(drilled)},
-        "settling": recorded(settled),
-    }
+def teach(model: GPT, held_out: list[tuple[torch.Tensor, torch.Tensor]]) -> dict[str, Any]:
+    """Teach the model what the run has left unlearned; return the record."""
+    fresh = iter(stories.sample(N_ALL_STORIES, stories.TRAIN_SEED)[N_STORIES:])
+    drilled, taught = list(islice(fresh, N_DRILLED)), list(islice(fresh, N_TAUGHT))
+    go = partial(follow, model, held_out)
+
+    answers, found = examined(model, drilled, "drilled")
+    hard = found > HARD
+    drill = Lessons(rows(drilled), hard, n_beginnings=64, n_stories=0, n_whole=N_DRILLED)
+    record = {"drill": go("drill", DRILL, drill, answers, hard.float())}
+
+    answers = answers_to(taught)
+    whole, equal = Places(rows(taught)), torch.ones(len(answers.numbers))
+    record["settling"] = go("settling", SETTLING, whole, answers, equal)
+
+    of_taught, found = examined(model, taught, "taught")
+    pairs = hard_pairs(rows(taught).stream, found > HARD)
+    texts = more_of(pairs, list(fresh), OFTEN)
+    of_more, found_there = examined(model, texts, "more")
+    found = torch.cat([found, found_there[1:]])
+    lessons = Lessons(
+        rows(taught + texts), found > HARD, n_beginnings=24, n_stories=8, n_whole=N_TAUGHT
+    )
+    both = joined(of_taught, of_more)
+    record["lessons"] = go("lessons", LESSONS, lessons, both, 1 + STRESS * found)
+
+    record["rest"] = go("rest", REST, whole, answers, equal)
+    return record
+
+
+def examined(model: GPT, texts: list[str], name: str) -> tuple[Answers, torch.Tensor]:
+    """Return the answers in some stories, and what the model wastes there; once for all."""
+    path = WORK / f"{name}.safetensors"
+    if not path.exists():
+        answers = answers_to(texts)
+        found = wasted(model, rows(texts), answers)
+        save_file({**vars(answers), "wasted": found}, path)
+    stored = load_file(path)
+    found = stored.pop("wasted")
+    return Answers(**stored), found
+
+
+def follow(
+    model: GPT,
+    held_out: list[tuple[torch.Tensor, torch.Tensor]],
+    name: str,
+    plan: TrainingConfig,
+    lessons: Lessons | Places,
+    answers: Answers,
+    weights: torch.Tensor,
+) -> dict[str, Any]:
+    """Train on lessons, or go on where that was; return what is kept of it."""
+    optimizer, folder = adamw(model, plan), WORK / name
+    run = LessonRun(
+        model, optimizer, plan, lessons, held_out, folder, answers=answers, weights=weights
+    )
+    with checkpoints.locked(folder):
+        history = checkpoints.resume(run, folder)
+        take_steps(run, history, progress=True, on_evaluate=report)
+    return {"judged": judged(model), **recorded(history)}
+
+
+@patch.object(functional, "scaled_dot_product_attention", functional.scaled_dot_product_attention)
+def judged(model: GPT) -> dict[str, Any]:
+    """Return what the grammar says of stories that the model writes, at temperature 1: shares.
+
+    It writes with PyTorch's own attention, which knows caches.
+    """
+    end = tokenizer.stories().eot_token
+    generator = torch.Generator().manual_seed(SEED + 1)
+    verdicts = []
+    for _ in range(N_JUDGED // 250):  # at once
+        start = torch.full((250, 1), end)
+        drawn = generate(model, start, MODEL.context_length - 1, stop=end, generator=generator)
+        for ids in torch.stack(list(drawn), dim=1).tolist():
+            ids = ids[: ids.index(end)] if end in ids else ids
+            verdicts.append(stories.judge(tokenizer.stories().decode(ids)))
+    kinds = ("parses", "names", "pronouns", "object", "consistent")
+    shares = {kind: sum(getattr(v, kind) for v in verdicts) / len(verdicts) for kind in kinds}
+    return {"stories": len(verdicts), **shares}
 
 
 def recorded(history: History) -> dict[str, Any]:
@@ -198,18 +288,12 @@ def recorded(history: History) -> dict[str, Any]:
 def write(
     model: GPT,
     history: History,
-    polished: dict[str, Any],
+    record: dict[str, Any],
     held_out: list[tuple[torch.Tensor, torch.Tensor]],
 ) -> None:
     """Write the weights in half precision, the record of the training, and the run's replay."""
     pretrained.save(copy.deepcopy(model).half(), ASSETS)
-    record = {
-        "seed": SEED,
-        "stories": N_STORIES,
-        **recorded(history),
-        "machine": f"{platform.machine()}, torch {torch.__version__}",
-        **polished,
-    }
+    record["machine"] = f"{platform.machine()}, torch {torch.__version__}"
     (ASSETS / "training.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     replayed = replay.build(
         MODEL,
