@@ -1132,7 +1132,7 @@ function render({ model, el }) {
     if (gone) return;
     reader = pageReader(model, "gptlib-at", bytes, readHere, say);
     view.error.before(reader.root);
-    reader.want(model.get("text") !== maps.text);
+    reader.want((model.get("text") ?? maps.text) !== maps.text);
   }
   if (!live && bytes) addReader().catch(() => say("What reads another text did not arrive."));
 

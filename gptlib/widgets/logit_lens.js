@@ -544,7 +544,7 @@ function render({ model, el }) {
     if (gone) return;
     reader = pageReader(model, "gptlib-ll", bytes, readHere, say);
     view.error.before(reader.root);
-    reader.want(model.get("text") !== lens.text);
+    reader.want((model.get("text") ?? lens.text) !== lens.text);
   }
   if (!live && bytes) addReader().catch(() => say("What reads another text did not arrive."));
 
