@@ -222,8 +222,10 @@ def test_the_model_and_the_grammar_run_in_the_page(page: Page, address: str, min
     root.get_by_role("listbox").get_by_role("option").nth(names).click()
     expect(root.locator(".gptlib-sp-shares tbody tr").nth(4)).to_be_visible(timeout=WAIT)
     *listed, others = shares(root)
-    assert {row[1] for row in listed} == {"3.2%"}
-    assert others[0] == f"{31 - len(listed)} others"
+    possible = [row for row in listed if row[1] != "0%"]  # the model may like the child's own, too
+    assert {row[1] for row in possible} == {"3.2%"}
+    assert len(possible) >= len(listed) - 1
+    assert others[0] == f"{31 - len(possible)} others"
 
     area.fill("It was a sunny day. Bella and her")
     could = "It breaks off: next could come \u201cfriend\u201d, \u201cbest\u201d"
