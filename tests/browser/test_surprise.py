@@ -236,6 +236,7 @@ def test_the_model_and_the_grammar_run_in_the_page(page: Page, address: str, min
     expect(area).to_have_value(STORY)
 
     root.get_by_role("button", name="Write a story").click()
+    expect(area).not_to_have_value(STORY, timeout=WAIT)  # the status is still that of this one
     expect(status).to_contain_text(re.compile(r"Loss [\d.]+, exact"), timeout=WAIT)
     story = judge(area.input_value(), tokenizer.stories(), mini)
     check(root, story, int(root.locator("[aria-selected=true]").get_attribute("data-index")))
