@@ -12,7 +12,6 @@ import torch
 from gptlib import accounting, stories, story_surprise, tokenizer
 from gptlib.config import FAMILY
 from gptlib.data import IGNORED, StoryBatches, stream_of
-from gptlib.generation import generate
 from gptlib.pretrained import load, mini_record
 from gptlib.training import evaluate
 from tools import teacher, train_mini
@@ -25,22 +24,9 @@ def mini():
     return load("mini")
 
 
-def told(mini, n, seed):
-    """Stories from nothing, drawn as they come: temperature 1, nothing cut off."""
-    generator = torch.Generator().manual_seed(seed)
-    start = torch.full((250, 1), ENCODING.eot_token)
-    texts = []
-    for _ in range(n // 250):
-        drawn = generate(mini, start, 255, stop=ENCODING.eot_token, generator=generator)
-        for ids in torch.stack(list(drawn), dim=1).tolist():
-            end = ids.index(ENCODING.eot_token) if ENCODING.eot_token in ids else len(ids)
-            texts.append(ENCODING.decode(ids[:end]))
-    return texts
-
-
 @pytest.fixture(scope="module")
 def written(mini):
-    return told(mini, 500, seed=0)
+    return train_mini.told(mini, 500, seed=0)
 
 
 def test_is_small_and_of_gpt2s_architecture(mini):
@@ -62,26 +48,19 @@ def test_its_loss_on_new_stories_is_within_5_percent_of_the_floor(mini):
     assert floor * 0.99 < loss < floor * 1.05
 
 
-def shares_of(texts):
-    """Return the shares that parse, that keep names, pronouns and object, and that keep all."""
-    verdicts = [stories.judge(text) for text in texts]
-    kinds = ("parses", "names", "pronouns", "object", "consistent")
-    shares = {kind: sum(getattr(v, kind) for v in verdicts) / len(verdicts) for kind in kinds}
-    print({kind: f"{share:.1%}" for kind, share in shares.items()})
-    return shares
-
-
 def test_what_it_writes_follows_the_grammar(written):
     """Of a model that keeps 95 %, 500 stories may well show 94: two standard errors are allowed."""
-    shares = shares_of(written)
+    shares = train_mini.judged(written)
     assert shares["parses"] >= 0.85
     assert shares["consistent"] >= 0.95 - 2 * math.sqrt(0.95 * 0.05 / len(written))
+    assert shares["names"] >= 0.92
     assert shares["pronouns"] >= 0.99
+    assert shares["object"] >= 0.96
 
 
 @pytest.mark.slow
 def test_what_it_writes_follows_the_grammar_in_many_stories(mini):
-    shares = shares_of(told(mini, 2_500, seed=1))
+    shares = train_mini.judged(train_mini.told(mini, 2_500, seed=1))
     assert shares["parses"] >= 0.90
     assert shares["consistent"] >= 0.95
 

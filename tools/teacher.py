@@ -112,9 +112,9 @@ def with_places(rows: StoryBatches) -> StoryBatches:
 @torch.no_grad()
 def wasted(model: nn.Module, rows: StoryBatches, answers: Answers) -> Tensor:
     """Return what a model gives, at each token of the stream, to what cannot come: ``(S,)``."""
-    found = torch.zeros(len(rows.stream))
+    found, all_places = torch.zeros(len(rows.stream)), with_places(rows)
     for numbers in rows.lengths.argsort().split(64):  # of similar length, which saves padding
-        places = with_places(rows).rows(numbers)[1]  # (B, T)
+        places = all_places.rows(numbers)[1]  # (B, T)
         asked = places != IGNORED
         with autocast(places.device, "auto"):
             logits = model(rows.rows(numbers)[0])  # (B, T, V)
@@ -210,7 +210,10 @@ class Lessons:
 
 @dataclass
 class LessonRun(TrainingRun):
-    """A training on :class:`Lessons`. All but the loss is as in every training."""
+    """A training on batches with places as targets; only the loss is not as in every training.
+
+    ``weights``, ``(S,)``, say how much each token of the stream counts.
+    """
 
     answers: Answers = field(kw_only=True)
     weights: Tensor = field(kw_only=True)

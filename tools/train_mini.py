@@ -180,7 +180,11 @@ def main() -> None:
             model, snapshots, CONFIG, held_out=tests, folder=WORK / "run", on_evaluate=report
         )
         keep(model, STEPS)
-        run = {"stories": N_STORIES, "judged": judged(model), **recorded(history)}
+        run = {
+            "stories": N_STORIES,
+            "judged": judged(told(model, N_JUDGED, SEED + 1)),
+            **recorded(history),
+        }
         record = {"seed": SEED, **run, **teach(model, tests)}
     write(model, history, record, tests)
 
@@ -198,8 +202,8 @@ def teach(model: GPT, held_out: list[tuple[torch.Tensor, torch.Tensor]]) -> dict
     drilled, taught = list(islice(fresh, N_DRILLED)), list(islice(fresh, N_TAUGHT))
     go = partial(follow, model, held_out)
 
-    answers, found = examined(model, drilled, "drilled")
-    hard = found > HARD
+    answers = answers_to(drilled)
+    hard = examined(model, drilled, answers, "drilled") > HARD
     drill = Lessons(rows(drilled), hard, n_beginnings=64, n_stories=0, n_whole=N_DRILLED)
     record = {"drill": go("drill", DRILL, drill, answers, hard.float())}
 
@@ -207,31 +211,26 @@ def teach(model: GPT, held_out: list[tuple[torch.Tensor, torch.Tensor]]) -> dict
     whole, equal = Places(rows(taught)), torch.ones(len(answers.numbers))
     record["settling"] = go("settling", SETTLING, whole, answers, equal)
 
-    of_taught, found = examined(model, taught, "taught")
-    pairs = hard_pairs(rows(taught).stream, found > HARD)
-    texts = more_of(pairs, list(fresh), OFTEN)
-    of_more, found_there = examined(model, texts, "more")
-    found = torch.cat([found, found_there[1:]])
+    found = examined(model, taught, answers, "taught")
+    texts = more_of(hard_pairs(rows(taught).stream, found > HARD), list(fresh), OFTEN)
+    more = answers_to(texts)
+    found = torch.cat([found, examined(model, texts, more, "more")[1:]])
     lessons = Lessons(
         rows(taught + texts), found > HARD, n_beginnings=24, n_stories=8, n_whole=N_TAUGHT
     )
-    both = joined(of_taught, of_more)
+    both = joined(answers, more)
     record["lessons"] = go("lessons", LESSONS, lessons, both, 1 + STRESS * found)
 
     record["rest"] = go("rest", REST, whole, answers, equal)
     return record
 
 
-def examined(model: GPT, texts: list[str], name: str) -> tuple[Answers, torch.Tensor]:
-    """Return the answers in some stories, and what the model wastes there; once for all."""
+def examined(model: GPT, texts: list[str], answers: Answers, name: str) -> torch.Tensor:
+    """Return what the model wastes in some stories, as it is when this is asked first."""
     path = WORK / f"{name}.safetensors"
     if not path.exists():
-        answers = answers_to(texts)
-        found = wasted(model, rows(texts), answers)
-        save_file({**vars(answers), "wasted": found}, path)
-    stored = load_file(path)
-    found = stored.pop("wasted")
-    return Answers(**stored), found
+        save_file({"wasted": wasted(model, rows(texts), answers)}, path)
+    return load_file(path)["wasted"]
 
 
 def follow(
@@ -251,24 +250,29 @@ def follow(
     with checkpoints.locked(folder):
         history = checkpoints.resume(run, folder)
         take_steps(run, history, progress=True, on_evaluate=report)
-    return {"judged": judged(model), **recorded(history)}
+    return {"judged": judged(told(model, N_JUDGED, SEED + 1)), **recorded(history)}
 
 
 @patch.object(functional, "scaled_dot_product_attention", functional.scaled_dot_product_attention)
-def judged(model: GPT) -> dict[str, Any]:
-    """Return what the grammar says of stories that the model writes, at temperature 1: shares.
+def told(model: GPT, n: int, seed: int) -> list[str]:
+    """Return stories from nothing, 250 at once, drawn as they come: at temperature 1, uncut.
 
-    It writes with PyTorch's own attention, which knows caches.
+    The model writes with PyTorch's own attention, which knows caches.
     """
-    end = tokenizer.stories().eot_token
-    generator = torch.Generator().manual_seed(SEED + 1)
-    verdicts = []
-    for _ in range(N_JUDGED // 250):  # at once
+    encoding, generator = tokenizer.stories(), torch.Generator().manual_seed(seed)
+    end = encoding.eot_token
+    texts = []
+    for _ in range(n // 250):
         start = torch.full((250, 1), end)
         drawn = generate(model, start, MODEL.context_length - 1, stop=end, generator=generator)
         for ids in torch.stack(list(drawn), dim=1).tolist():
-            ids = ids[: ids.index(end)] if end in ids else ids
-            verdicts.append(stories.judge(tokenizer.stories().decode(ids)))
+            texts.append(encoding.decode(ids[: ids.index(end)] if end in ids else ids))
+    return texts
+
+
+def judged(texts: list[str]) -> dict[str, float]:
+    """Return how many texts these are, and what share of them keeps to the grammar, and to what."""
+    verdicts = [stories.judge(text) for text in texts]
     kinds = ("parses", "names", "pronouns", "object", "consistent")
     shares = {kind: sum(getattr(v, kind) for v in verdicts) / len(verdicts) for kind in kinds}
     return {"stories": len(verdicts), **shares}
