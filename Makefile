@@ -11,8 +11,9 @@ SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
 
+# PyTorch's idle threads spin while they wait, and would take the cores from the other process.
 test: .venv/.complete lint book  ## everything that CI runs
-	@$(BIN)/python -m pytest -n 2
+	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
 notebooks: .venv/.complete  ## re-execute every notebook in place
 	@$(BIN)/python tools/execute.py
