@@ -16,7 +16,7 @@ from gptlib.attention_maps import AttentionSteps, attention_maps
 from gptlib.widgets import AttentionMap, page
 from tests.browser import test_widgets_lab
 from tests.browser.conftest import lone_page, quiet_page, serve_folder
-from tests.browser.test_widgets_lab import lab, notebook_page, open_notebook, run
+from tests.browser.test_widgets_lab import lab, notebook_page, open_notebook, run, tried_again
 from tests.test_attention_map_widget import gpt, toy
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -491,6 +491,7 @@ CELLS = [
 ]
 
 
+@tried_again
 def test_in_lab_another_sentence_can_be_typed(
     notebook_page: Any,
     lab: Any,
