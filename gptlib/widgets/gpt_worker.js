@@ -1,6 +1,7 @@
 // @ts-check
 // Both ends of the wire to a GPT that runs in the background: `serve` answers in a Web Worker,
-// `connect` asks in a page. The model itself is gpt.js. This file is a module of either side.
+// `connect` asks in a page, `open` does when it has loaded a model. The model itself is gpt.js. This
+// file is a module of either side.
 //
 // A request is {id, type, ...details}, with an id of the page's choice. Each gets one answer with
 // its id: {id, type: "done", ...} or {id, type: "error", code, message}. Before it come any number
@@ -508,6 +509,26 @@ export function connect({ worker: url = import.meta.url, gpt } = {}) {
       fail("it was closed");
     },
   };
+}
+
+/**
+ * Start a worker and load a model into it; where that fails, the worker is closed.
+ * @param {{ worker: string, gpt: string }} urls
+ * @param {Message} request a load
+ * @param {(part: { loaded: number, total: number }) => void} onProgress
+ * @param {AbortSignal} signal stops the load, and closes the worker whenever it comes
+ */
+export async function open(urls, request, onProgress, signal) {
+  const engine = connect(urls);
+  signal.addEventListener("abort", engine.close);
+  if (signal.aborted) engine.close(); // and what is asked of it is refused
+  try {
+    await engine.ask("load", request, /** @type {(part: any) => void} */ (onProgress));
+  } catch (error) {
+    engine.close();
+    throw error;
+  }
+  return engine;
 }
 
 const scope = /** @type {any} */ (globalThis);

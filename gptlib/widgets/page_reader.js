@@ -14,39 +14,23 @@
  */
 
 /**
- * Ask for the mini model, which a page has among its files and in Jupyter the kernel sends, and
- * load it into a worker of its own.
+ * Load the mini model, which the page has among its files, into a worker of its own.
  * @param {Model} model the widget's
  * @param {(part: { loaded: number, total: number }) => void} onProgress
  * @param {AbortSignal} signal stops it, and closes the worker
  */
 async function openModel(model, onProgress, signal) {
-  const [answer, buffers] = await new Promise((resolve) => {
-    /** @param {any} content @param {DataView[]} buffers */
-    const hear = (content, buffers) => {
-      if (content?.type !== "engine") return;
+  const answer = await new Promise((resolve) => {
+    const hear = (/** @type {any} */ content) => {
       model.off("msg:custom", hear);
-      resolve([content, buffers]);
+      resolve(content);
     };
     model.on("msg:custom", hear);
     model.send({ type: "engine" });
   });
   if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
-  /** @param {string} code */
-  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const { code } = answer;
-  const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
-  const { connect } = await import(urls.worker);
-  const engine = connect(urls);
-  signal.addEventListener("abort", engine.close);
-  if (signal.aborted) engine.close(); // and what is asked of it is refused
-  try {
-    await engine.ask("load", { ...answer.load, weights: buffers[0] }, onProgress);
-  } catch (error) {
-    engine.close();
-    throw error;
-  }
-  return engine;
+  const { open } = await import(answer.urls.worker);
+  return open(answer.urls, answer.load, onProgress, signal);
 }
 
 /**

@@ -282,17 +282,8 @@ async function openModel(model, onProgress, signal) {
   const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
   const { code } = answer;
   const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
-  const { connect } = await import(urls.worker);
-  const engine = connect(urls);
-  signal.addEventListener("abort", engine.close);
-  if (signal.aborted) engine.close(); // and what is asked of it is refused
-  try {
-    await engine.ask("load", { ...answer.load, weights: buffers[0] }, onProgress);
-  } catch (error) {
-    engine.close();
-    throw error;
-  }
-  return engine;
+  const { open } = await import(urls.worker);
+  return open(urls, { ...answer.load, weights: buffers[0] }, onProgress, signal);
 }
 
 /**
