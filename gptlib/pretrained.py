@@ -298,9 +298,11 @@ def mini_record() -> dict[str, Any]:
 
     Its parts: ``seed``, ``stories`` (how many it read, each once), ``steps``, ``tokens``,
     ``seconds``, ``machine``, ``losses`` (nats per token, one of every few steps), ``evaluations``
-    (pairs: after how many steps, and the loss on held-out stories) and ``judged`` (what share of
-    so many ``stories`` that it then wrote keeps to the grammar). What came after that run, on what
-    it had left unlearned, has such parts too: ``drill``, ``settling``, ``lessons`` and ``rest``.
+    (pairs: after how many steps, and the loss on held-out stories), ``judged`` (what share of so
+    many ``stories`` that it then wrote keeps to the grammar) and ``decided`` (at so many
+    ``places`` where a rule decides between two words, the share that the right one gets of both:
+    the ``mean`` and the ``least``). What came after that run, on what it had left unlearned, has
+    such parts too: ``drill``, ``settling``, ``lessons`` and ``rest``.
     """
     asset = files("gptlib") / "assets" / "mini" / "training.json"
     record: dict[str, Any] = json.loads(asset.read_text(encoding="utf-8"))

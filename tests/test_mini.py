@@ -65,6 +65,13 @@ def test_what_it_writes_follows_the_grammar_in_many_stories(mini):
     assert shares["consistent"] >= 0.95
 
 
+def test_lessons_taught_the_rule_that_the_run_left_to_chance(mini):
+    before, now = mini_record()["decided"], train_mini.decided(mini)
+    assert before["places"] == now["places"] >= 20
+    assert before["least"] < 0.5 < before["mean"] < 0.6
+    assert now["least"] > 0.99
+
+
 def test_it_does_not_recite_what_it_was_trained_on(written):
     assert len(set(written)) == len(written)
     read = set(stories.sample(train_mini.N_ALL_STORIES, stories.TRAIN_SEED))
