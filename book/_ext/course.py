@@ -1,4 +1,4 @@
-"""What this book adds to Sphinx: callouts, maths, links to references and chapter buttons."""
+"""What this book adds to Sphinx: callouts, long outputs, maths, links to references, buttons."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from gptlib import widgets
 from gptlib.widgets.page import widget_html
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+COLUMNS = 91  # of an output, in the page on a desktop
 CALLOUTS = ("predict", "note", "careful", "try it", "in short")
 
 
@@ -47,6 +48,23 @@ class Callouts(SphinxTransform):
             kind = strong.astext().rstrip(".:?").lower() if strong else ""
             if kind in CALLOUTS and quote.astext().startswith(strong.astext()):
                 quote["classes"] += ["callout", f"callout-{kind.replace(' ', '-')}"]
+
+
+class Sentences(SphinxTransform):
+    """Mark an output whose lines are too long for a table: sentences may be broken into lines."""
+
+    default_priority = 400
+
+    def apply(self, **_: Any) -> None:
+        """Add the class."""
+        for output in self.document.findall(_is_output):
+            for block in output.findall(nodes.literal_block):
+                if max(map(len, block.astext().splitlines()), default=0) > COLUMNS:
+                    block["classes"].append("sentences")
+
+
+def _is_output(node: nodes.Node) -> bool:
+    return isinstance(node, nodes.container) and "cell_output" in node["classes"]
 
 
 def set_dark_style(app: Sphinx) -> None:
@@ -118,6 +136,7 @@ def setup(app: Sphinx) -> dict[str, Any]:
     app.add_config_value("comments_config", {}, "")
     app.add_directive("gptlib-widget", LiveWidget)
     app.add_transform(Callouts)
+    app.add_transform(Sentences)
     app.add_html_math_renderer("local_katex", (write_inline_math, None), (write_display_math, None))
     app.connect("builder-inited", set_dark_style, priority=100)
     app.connect("env-updated", name_references)
