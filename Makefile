@@ -36,7 +36,7 @@ format: .venv/.complete  ## put the code into the house format
 vocabulary: .venv/.complete  ## train the stories' vocabulary again
 	@$(BIN)/python tools/train_stories_vocabulary.py
 
-mini: .venv/.complete  ## train the mini model again: under two hours on two cores, resumable
+mini: .venv/.complete  ## train the mini model again: about two hours on two cores, resumable
 	@$(BIN)/python -m tools.train_mini
 
 scaling: .venv/.complete  ## train the models of the scaling law again: over an hour on two cores, resumable

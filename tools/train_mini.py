@@ -1,6 +1,6 @@
 """Train the mini model, and put it into gptlib/assets/mini: `make mini`.
 
-It takes under two hours on two cores. Stopped at any moment, it goes on where it was. The run lies
+It takes about two hours on two cores. Stopped at any moment, it goes on where it was. The run lies
 in _build/mini: checkpoints, the weights at several moments, a line for each evaluation.
 
 First comes the run, on stories as they come; then lessons in what it leaves unlearned
