@@ -542,7 +542,7 @@ function render({ model, el }) {
   async function addReader() {
     const { pageReader } = await import(new URL("./page_reader.js", import.meta.url).href);
     if (gone) return;
-    reader = pageReader(model, "gptlib-ll", bytes, readHere, say);
+    reader = pageReader(h, model, "gptlib-ll", bytes, readHere, say);
     view.error.before(reader.root);
     reader.want((model.get("text") ?? lens.text) !== lens.text);
   }

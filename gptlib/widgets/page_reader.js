@@ -34,45 +34,22 @@ async function openModel(model, onProgress, signal) {
 }
 
 /**
- * @param {string} tag
- * @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/**
- * Set a text only where it is another one: what does not change costs nothing.
- * @param {Node} node
- * @param {string} text
- */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-/**
  * What reads another text in a page without a kernel: a button that loads the mini model, with a
  * bar and a way out while it comes.
+ * @param {(tag: string, attributes?: any, ...children: any[]) => any} h makes elements: the widget's
  * @param {Model} model the widget's
  * @param {string} style its class names begin with it
  * @param {number} bytes of the weights
  * @param {(engine: any) => Promise<void>} read reads the text and shows what it finds
  * @param {(sentence: string) => void} say
  */
-export function pageReader(model, style, bytes, read, say) {
+export function pageReader(h, model, style, bytes, read, say) {
   const size = `${(bytes / 1e6).toFixed(1)} MB`;
   const button = (/** @type {string} */ text) =>
     h("button", { type: "button", class: `${style}-button` }, text);
   const load = button(`Read this text: load the model, ${size}`);
   const cancel = button("Cancel");
-  const bar = /** @type {HTMLProgressElement} */ (
-    h("progress", { max: String(bytes), value: "0", "aria-label": "Loading the model" })
-  );
+  const bar = h("progress", { max: String(bytes), value: "0", "aria-label": "Loading the model" });
   const amount = h("span", { class: `${style}-soft` });
   const root = h("div", { class: `${style}-loader` }, load, bar, amount, cancel);
   /** @type {any} */ let engine = null;
@@ -94,7 +71,7 @@ export function pageReader(model, style, bytes, read, say) {
     if (error.code === "input") return;
     engine?.close();
     engine = null;
-    write(load, `Try again: load the model, ${size}`);
+    load.textContent = `Try again: load the model, ${size}`;
   }
 
   async function open() {
@@ -105,7 +82,7 @@ export function pageReader(model, style, bytes, read, say) {
     cancel.focus();
     const progress = (/** @type {{ loaded: number }} */ { loaded }) => {
       bar.value = loaded;
-      write(amount, `${(loaded / 1e6).toFixed(1)} of ${size}`);
+      amount.textContent = `${(loaded / 1e6).toFixed(1)} of ${size}`;
     };
     try {
       const found = await openModel(model, progress, signal);
