@@ -57,6 +57,20 @@ def text_of(root: Any) -> str:
     return str(root.locator(".gptlib-pg-text").text_content()).removeprefix("start")
 
 
+def drawn(root: Any) -> None:
+    """Wait until what was clicked is on the screen: the widget draws in the next frame."""
+    root.page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
+def stop(root: Any) -> None:
+    """Stop the writing and wait until it has stopped."""
+    button(root, "Stop").click()
+    expect(button(root, "Stop")).to_have_count(0, timeout=20_000)
+    drawn(root)
+
+
 def wait_for_text(root: Any, length: int) -> None:
     """Wait until the model, which may have to be loaded, has written so much."""
     caption = root.locator(".gptlib-pg-caption")
@@ -87,7 +101,7 @@ def write(root: Any, prompt: str, *, length: int = 0) -> None:
     button(root, "Write").click()
     wait_for_text(root, length)
     if length:
-        button(root, "Stop").click()
+        stop(root)
     expect(button(root, "Stop")).to_have_count(0, timeout=20_000)
 
 
@@ -110,7 +124,7 @@ def test_before_it_is_loaded(page: Page, address: str) -> None:
     name = other.locator(".gptlib-pg-token").inner_text()
     other.click()  # which loads the model
     wait_for_text(root, 80)
-    button(root, "Stop").click()
+    stop(root)
     found = [text for text, _ in tokens_of(root)]
     assert found[:5] == before
     assert found[5] == name.replace("␣", " ")
@@ -123,7 +137,7 @@ def test_the_same_seed_writes_the_same_text_with_pytorchs_losses(page: Page, add
     first = text_of(root)
     button(root, "Continue").click()
     wait_for_text(root, 420)
-    button(root, "Stop").click()
+    stop(root)
     longer = text_of(root)
     assert longer.startswith(first)
 
@@ -138,6 +152,7 @@ def test_the_same_seed_writes_the_same_text_with_pytorchs_losses(page: Page, add
     assert f"{float(losses.sum()):.1f} nats" in words
 
     button(root, "Start again").click()
+    drawn(root)
     assert text_of(root) == ""
     write(root, "Once upon a time", length=400)  # at one go
     again = text_of(root)
@@ -145,7 +160,7 @@ def test_the_same_seed_writes_the_same_text_with_pytorchs_losses(page: Page, add
     assert again[:shorter] == longer[:shorter]
     button(root, "Another one").click()
     wait_for_text(root, 100)
-    button(root, "Stop").click()
+    stop(root)
     assert text_of(root)[:100] != longer[:100]
 
 
@@ -156,12 +171,16 @@ def test_what_was_weighed_can_be_taken_and_the_sampling_moves_the_bars(
     write(root, "Once upon a time", length=120)
     before = tokens_of(root)
     place = next(i for i in range(5, len(before)) if before[i][1] > 1.5)
-    root.locator(".gptlib-pg-tok:not(.gptlib-pg-begin)").nth(place).click()
+    token = root.locator(".gptlib-pg-tok:not(.gptlib-pg-begin)").nth(place)
+    token.click()
+    expect(root.locator(".gptlib-pg-place")).to_contain_text("Here stands")
+    drawn(root)
     row = root.locator(".gptlib-pg-row:not(.gptlib-pg-here):visible").nth(1)
     name = row.locator(".gptlib-pg-token").inner_text().replace("␣", " ")
     row.click()
+    expect(token).to_have_text(name.strip())
     wait_for_text(root, sum(len(text) for text, _ in before[:place]) + 60)
-    button(root, "Stop").click()
+    stop(root)
     after = tokens_of(root)
     assert after[:place] == before[:place]
     assert after[place][0] == name
@@ -208,7 +227,7 @@ def test_ten_thousand_characters(page: Page, address: str) -> None:
     button(root, "Write").click()
     expect(root.locator(".gptlib-pg-earlier")).to_contain_text("The model reads the newest")
     expect(root.locator(".gptlib-pg-status")).to_contain_text("Writing", timeout=20_000)
-    button(root, "Stop").click()
+    stop(root)
     assert root.locator(".gptlib-pg-tok").count() <= 601
     expect(button(root, "Continue")).to_be_visible()
     assert page.evaluate("longest") < 1_000  # of a busy machine; see the slow test for the figure
@@ -372,7 +391,7 @@ def test_any_screen_any_reader(browser: Any, address: str, phone: bool) -> None:
         button(root, "Write").click()
         wait_for_text(root, 100)
         assert root.evaluate("root => root.getAnimations({ subtree: true }).length") == 0
-        button(root, "Stop").click()
+        stop(root)
         root.locator(".gptlib-pg-tok").nth(9).click()
         assert page.evaluate("document.documentElement.scrollWidth - innerWidth") <= 0
         if phone:
