@@ -113,8 +113,16 @@ def center(root: Any, row: int, column: int) -> dict[str, float]:
     }
 
 
+def drawn(root: Any) -> None:
+    """Wait until what was clicked is on the screen: the widget draws in the next frame."""
+    root.page.evaluate(
+        "() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))"
+    )
+
+
 def click(root: Any, row: int, column: int) -> None:
     root.locator(".gptlib-at-plot").click(position=center(root, row, column))
+    drawn(root)
 
 
 def picker(root: Any, name: str) -> Any:
@@ -128,6 +136,7 @@ def values(root: Any) -> list[str]:
 
 def choose(root: Any, step: str) -> None:
     root.locator(f'.gptlib-at-step:has([value="{step}"])').click()
+    drawn(root)
 
 
 def check(text: str, expected: float) -> None:

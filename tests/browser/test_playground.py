@@ -143,7 +143,8 @@ def test_the_same_seed_writes_the_same_text_with_pytorchs_losses(page: Page, add
 
     found = tokens_of(root)
     encoding = tokenizer.stories()
-    ids = torch.tensor([[END, *(encoding.encode_single_token(text) for text, _ in found)]])
+    written = [text.replace("end of the story", "<|endoftext|>") for text, _ in found]
+    ids = torch.tensor([[END, *map(encoding.encode_single_token, written)]])
     with torch.no_grad():
         logits = pretrained.load("mini")(ids)[0]
     losses = functional.cross_entropy(logits[:-1], ids[0, 1:], reduction="none")
