@@ -29,14 +29,19 @@ lab: .venv/.complete  ## open the notebooks in JupyterLab
 serve: book  ## look at the site on this machine
 	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory _build/html 8000
 
-lint: .venv/.complete  ## style and types
+lint: export DENO_NO_UPDATE_CHECK = 1
+lint: .venv/.complete  ## style and types, of Python and of JavaScript
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
+	@$(BIN)/deno fmt --quiet --check
+	@$(BIN)/deno lint --quiet
+	@$(BIN)/deno check --quiet gptlib/widgets book/_static/*.js
 
 format: .venv/.complete  ## put the code into the house format
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
+	@$(BIN)/deno fmt --quiet
 
 vocabulary: .venv/.complete  ## train the stories' vocabulary again
 	@$(BIN)/python tools/train_stories_vocabulary.py

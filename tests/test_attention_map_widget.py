@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -24,8 +23,8 @@ from gptlib.config import GPTConfig
 from gptlib.model import GPT, CausalSelfAttention
 from gptlib.widgets import AttentionMap, attention_map, engine
 from gptlib.widgets.base import MIME_TYPE
+from tests.javascript import run_code
 
-SCRIPT = Path(attention_map.__file__).with_suffix(".js")
 TEXT = "The quick brown fox's café 🙂\n\tjumps over <b>"
 
 # The number shown last is off by one at most: an error of half a step, and half a step to round.
@@ -85,29 +84,14 @@ def widget(model: GPT) -> AttentionMap:
 
 def drawn(maps: dict[str, Any]) -> tuple[torch.Tensor, ...]:
     """Return scaled scores, their errors and weights `(L, H, T, T)` as the front end has them."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
-    code = f"""
-        import {{ readFileSync }} from "node:fs";
-        import {{ decode, headOf }} from {json.dumps(SCRIPT.as_uri())};
-        const maps = JSON.parse(readFileSync(0, "utf8"));
-        const codes = decode(maps);
-        for (let k = 0; k < maps.layers * maps.heads; k++) {{
-          const {{ scaled, errors, weights }} = headOf(codes, k);
-          console.log(JSON.stringify([scaled, errors, weights].map((values) => [...values])));
-        }}
+    code = """
+        const codes = widget.decode(given);
+        for (let k = 0; k < given.layers * given.heads; k++) {
+          const { scaled, errors, weights } = widget.headOf(codes, k);
+          log([scaled, errors, weights].map((values) => [...values]));
+        }
     """
-    done = subprocess.run(
-        [node, "--input-type=module", "-e", code],
-        input=json.dumps(maps),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        check=True,
-        timeout=120,
-    )
-    heads = [json.loads(line) for line in done.stdout.splitlines()]
+    heads = run_code("attention_map", code, maps)
     size = len(maps["tokens"])
     shape = (maps["layers"], maps["heads"], size, size)
     return tuple(

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,8 +19,8 @@ from gptlib.model import GPT
 from gptlib.widgets import CheckpointExplorer, checkpoint_explorer, page
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.checkpoint_explorer import BINS, CELLS, DIGITS, ODD, STRIP, ZERO, summarize
+from tests.javascript import run_code
 
-SCRIPT = Path(checkpoint_explorer.__file__).with_suffix(".js")
 TINY = GPTConfig(64, 16, 8, 2, 12, 0.0, tie_head=False)
 
 
@@ -55,27 +53,14 @@ def file(folder: Path, tensors: dict[str, Tensor]) -> Path:
 
 def shown(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """Return every tensor by its name, as JavaScript reads it."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
-    code = f"""
-        import {{ readFileSync }} from "node:fs";
-        import {{ averageOf, barsOf, entriesOf }} from {json.dumps(SCRIPT.as_uri())};
-        for (const entry of entriesOf(JSON.parse(readFileSync(0, "utf8")))) {{
-          const averages = entry.cells.map((code) => averageOf(entry, code));
-          console.log(JSON.stringify({{ ...entry, bars: barsOf(entry), averages }}));
-        }}
+    code = """
+        for (const entry of widget.entriesOf(given)) {
+          const averages = entry.cells.map((code) => widget.averageOf(entry, code));
+          log({ ...entry, bars: widget.barsOf(entry), averages });
+        }
     """
-    done = subprocess.run(
-        [node, "--input-type=module", "-e", code],
-        input=json.dumps(state["checkpoint"]),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return {entry["name"]: entry for entry in map(json.loads, done.stdout.splitlines())}
+    entries = run_code("checkpoint_explorer", code, state["checkpoint"])
+    return {entry["name"]: entry for entry in entries}
 
 
 # --- the numbers ------------------------------------------------------------------------------

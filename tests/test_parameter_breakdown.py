@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from gptlib.config import FAMILY, GPTConfig
 from gptlib.model import GPT
 from gptlib.widgets import ParameterBreakdown, page, parameter_breakdown
 from gptlib.widgets.base import MIME_TYPE
+from tests.javascript import call_each
 
 ROOT = Path(__file__).resolve().parent.parent
 SIZES = ("vocab_size", "context_length", "emb_dim", "n_heads", "n_layers")
@@ -47,25 +46,6 @@ def random_configs(count: int) -> list[GPTConfig]:
             )
         )
     return configs
-
-
-def javascript(calls: list[list[Any]]) -> list[Any]:
-    """Call the module's functions, each given as its name and its arguments."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
-    done = subprocess.run(
-        [node, str(ROOT / "tests" / "js" / "bridge.js")],
-        input="".join(json.dumps(["parameter_breakdown", *call]) + "\n" for call in calls),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(calls)
-    return answers
 
 
 # --- what it stores and says ------------------------------------------------------------------
@@ -168,7 +148,7 @@ def test_a_refused_configuration_changes_nothing() -> None:
 
 
 def test_javascript_has_the_same_places_limits_and_types() -> None:
-    paths, limits, types = javascript([["paths"], ["LIMITS"], ["BYTES"]])
+    paths, limits, types = call_each("parameter_breakdown", [["paths"], ["LIMITS"], ["BYTES"]])
     assert tuple(paths) == parameter_breakdown.PATHS
     assert limits == parameter_breakdown.LIMITS
     assert types == accounting.BYTES
@@ -187,7 +167,9 @@ def test_javascript_counts_200_random_models_as_python_does() -> None:
             calls += [["weightBytes", given, dtype], ["trainingBytes", given, dtype]]
             expected.append(accounting.weight_bytes(config, dtype))
             expected.append(accounting.training_bytes(config, dtype))
-    for call, answer, value in zip(calls, javascript(calls), expected, strict=True):
+    for call, answer, value in zip(
+        calls, call_each("parameter_breakdown", calls), expected, strict=True
+    ):
         assert answer == value, call
         if isinstance(value, dict):
             assert list(answer) == list(value), call
@@ -196,7 +178,7 @@ def test_javascript_counts_200_random_models_as_python_does() -> None:
 def test_javascript_tree_is_the_built_model() -> None:
     """Every part of the tree counts what PyTorch counts in the module of that name."""
     configs = [*FAMILY.values(), GPTConfig(tie_head=False, qkv_bias=False)]
-    trees = javascript([["tree", sizes(config)] for config in configs])
+    trees = call_each("parameter_breakdown", [["tree", sizes(config)] for config in configs])
     for config, tree in zip(configs, trees, strict=True):
         with torch.device("meta"):
             model = GPT(config)
@@ -226,7 +208,7 @@ def test_javascript_writes_numbers_as_python_does() -> None:
     expected = [
         write(n) for n in numbers for write in (accounting.format_bytes, accounting.format_count)
     ]
-    assert javascript(calls) == expected
+    assert call_each("parameter_breakdown", calls) == expected
 
 
 def test_javascript_refuses_what_python_refuses_in_the_same_words() -> None:
@@ -240,5 +222,5 @@ def test_javascript_refuses_what_python_refuses_in_the_same_words() -> None:
             messages.append("")
         except ValueError as error:
             messages.append(str(error))
-    assert javascript([["problem", config] for config in tried]) == messages
+    assert call_each("parameter_breakdown", [["problem", config] for config in tried]) == messages
     assert len(set(messages)) > 10

@@ -5,10 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import random
-import shutil
-import subprocess
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -25,8 +22,8 @@ from gptlib.model import GPT
 from gptlib.widgets import SamplingBench, page, sampling_bench
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.sampling_bench import KEPT, pack
+from tests.javascript import call_each, run_code
 
-SCRIPT = Path(sampling_bench.__file__).with_suffix(".js")
 ERROR = 1e-4  # of a probability, at most
 
 
@@ -52,41 +49,18 @@ def given_logits(logits: Tensor) -> Callable[[Tensor], Tensor]:
     return lambda ids: logits.expand(1, ids.shape[1], -1)
 
 
-def run(code: str, given: Any) -> list[Any]:
-    """Run JavaScript that reads JSON in `given` and logs a line of JSON for each answer."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
-    head = f"""
-        import {{ readFileSync }} from "node:fs";
-        import * as bench from {json.dumps(SCRIPT.as_uri())};
-        const given = JSON.parse(readFileSync(0, "utf8"));
-        const log = (answer) => console.log(JSON.stringify(answer));
-    """
-    done = subprocess.run(
-        [node, "--input-type=module", "-e", head + code],
-        input=json.dumps(given),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    return [json.loads(line) for line in done.stdout.splitlines()]
-
-
 def drawn(logits: Tensor, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return what the front end draws from, for each of some settings."""
     stored = pack(logits)
     code = """
-        const ranked = bench.decode(given.stored);
+        const ranked = widget.decode(given.stored);
         for (const settings of given.settings) {
-          const found = bench.settle(ranked, settings);
+          const found = widget.settle(ranked, settings);
           log({ ...found, ids: [...ranked.ids], probabilities: [...found.probabilities],
             rest: [...found.rest] });
         }
     """
-    return run(code, {"stored": stored, "settings": settings})
+    return run_code("sampling_bench", code, {"stored": stored, "settings": settings})
 
 
 def random_settings(count: int, seed: int = 0) -> list[dict[str, Any]]:
@@ -181,11 +155,11 @@ def test_draws_follow_the_probabilities() -> None:
     logits = torch.tensor([1.0, 3.0, 2.0, 0.0, 2.5])
     settings = {"temperature": 0.8, "top_k": 4, "top_p": None}
     code = """
-        const found = bench.settle(bench.decode(given.stored), given.settings);
-        for (let seed = 0; seed < 3; seed++) log([...bench.draw(found, 10000, seed)]);
-        log([...bench.draw(found, 5, 1)]);
+        const found = widget.settle(widget.decode(given.stored), given.settings);
+        for (let seed = 0; seed < 3; seed++) log([...widget.draw(found, 10000, seed)]);
+        log([...widget.draw(found, 5, 1)]);
     """
-    *runs, first = run(code, {"stored": pack(logits), "settings": settings})
+    *runs, first = run_code("sampling_bench", code, {"stored": pack(logits), "settings": settings})
     expected = next_probabilities(logits, **settings).sort(descending=True).values[:4] * 10_000
     for ranks in runs:
         counts = torch.bincount(torch.tensor(ranks), minlength=4)
@@ -355,7 +329,7 @@ def test_prompts_must_be_texts() -> None:
 
 
 def test_javascript_offers_only_settings_that_python_takes() -> None:
-    (stops, presets, most) = run("log(bench.STOPS); log(bench.PRESETS); log(bench.MOST_DRAWS)", 0)
+    stops, presets, most = call_each("sampling_bench", [["STOPS"], ["PRESETS"], ["MOST_DRAWS"]])
     one = bench()
     for name, values in stops.items():
         for value in values:

@@ -6,8 +6,6 @@ import gzip
 import json
 import math
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +21,7 @@ from gptlib.story_surprise import Follower, surprisals
 from gptlib.widgets import engine, page, surprise
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.surprise import Surprise, grammar_json
+from tests.javascript import run_script
 
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = tokenizer.stories()
@@ -235,24 +234,13 @@ def in_python(ids: list[int]) -> dict[str, Any]:
 
 
 def compare(n: int) -> None:
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
     vocabulary = json.loads(engine.vocabulary_json("stories"))
     head = {"grammar": json.loads(grammar_json()), "vocabulary": vocabulary}
     cases = texts(n)
-    done = subprocess.run(
-        [node, str(ROOT / "tests" / "js" / "follow.js")],
-        input="".join(json.dumps(line) + "\n" for line in [head, *cases]),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    answers = run_script("follow.js", [head, *cases])
     lost = 0
-    for ids, line in zip(cases, done.stdout.splitlines(), strict=True):
-        expected, found = in_python(ids), json.loads(line)
+    for ids, found in zip(cases, answers, strict=True):
+        expected = in_python(ids)
         assert found.get("lost") == expected.get("lost")
         for name in ("surprisals", "entropies"):
             assert found[name] == pytest.approx(expected[name], abs=1e-9)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -18,28 +16,10 @@ from gptlib.config import FAMILY, GPTConfig
 from gptlib.widgets import TrainingCost, page
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.training_cost import COUNTINGS, LIMITS, costs, devices
+from tests.javascript import call_each
 
 ROOT = Path(__file__).resolve().parent.parent
 VIEW = "application/vnd.jupyter.widget-view+json"
-
-
-def javascript(calls: list[list[Any]]) -> list[Any]:
-    """Call the module's functions, each given as its name and its arguments."""
-    node = shutil.which("node")
-    if not node:
-        pytest.skip("node is not installed, so JavaScript cannot be run")
-    done = subprocess.run(
-        [node, str(ROOT / "tests" / "js" / "bridge.js")],
-        input="".join(json.dumps(["training_cost", *call]) + "\n" for call in calls),
-        capture_output=True,
-        text=True,
-        encoding="utf-8",
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
-    answers = [json.loads(line) for line in done.stdout.splitlines()]
-    assert len(answers) == len(calls)
-    return answers
 
 
 def random_settings(count: int) -> list[tuple[dict[str, Any], dict[str, Any]]]:
@@ -169,7 +149,7 @@ def test_a_refused_setting_changes_nothing() -> None:
 
 
 def test_javascript_has_the_same_limits_types_and_year() -> None:
-    limits, types, year = javascript([["LIMITS"], ["BYTES"], ["SECONDS_PER_YEAR"]])
+    limits, types, year = call_each("training_cost", [["LIMITS"], ["BYTES"], ["SECONDS_PER_YEAR"]])
     assert limits == LIMITS
     assert types == accounting.BYTES
     assert year == accounting.SECONDS_PER_YEAR
@@ -177,7 +157,7 @@ def test_javascript_has_the_same_limits_types_and_year() -> None:
 
 def test_javascript_counts_300_runs_as_python_does() -> None:
     settings = random_settings(300)
-    answers = javascript([["costs", config, run] for config, run in settings])
+    answers = call_each("training_cost", [["costs", config, run] for config, run in settings])
     for (config, run), answer in zip(settings, answers, strict=True):
         expected = costs(config, run)
         assert list(answer) == list(expected)
@@ -191,7 +171,7 @@ def test_javascript_spends_the_flops_where_python_does() -> None:
         TrainingCost(name).config for name in FAMILY
     ]
     calls: list[list[Any]] = [["forwardFlops", config] for config in configs]
-    for given, spent in zip(configs, javascript(calls), strict=True):
+    for given, spent in zip(configs, call_each("training_cost", calls), strict=True):
         config = GPTConfig(**given)
         found = accounting.forward_flops(config)
         length = config.context_length
@@ -211,15 +191,15 @@ def test_javascript_refuses_the_runs_that_python_refuses() -> None:
             refused.append(False)
         except ValueError:
             refused.append(True)
-    answers = javascript([["runProblem", run] for run in tried])
+    answers = call_each("training_cost", [["runProblem", run] for run in tried])
     assert [answer != "" for answer in answers] == refused
     assert 10 < sum(refused) < len(tried) - 10
 
 
 def test_presets_give_the_years_of_lambda_s_estimate_and_are_valid() -> None:
-    (presets,) = javascript([["PRESETS"]])
+    (presets,) = call_each("training_cost", [["PRESETS"]])
     run = TrainingCost().run
-    runs = javascript([["presetRun", preset, run, devices()] for preset in presets])
+    runs = call_each("training_cost", [["presetRun", preset, run, devices()] for preset in presets])
     found = {}
     for preset, given in zip(presets, runs, strict=True):
         widget = TrainingCost(preset["model"])

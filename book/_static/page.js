@@ -1,4 +1,3 @@
-// @ts-check
 // Lets the keyboard reach what scrolls sideways: code, output, formulas and tables wider than the
 // page. What is wide depends on the fonts and the formulas, so it waits for both.
 const mayScroll = document.querySelectorAll("article pre, article .table-wrapper, article .math");

@@ -1,4 +1,3 @@
-// @ts-check
 // The map of a GPT: every block, what it does, what passes through it and what it costs.
 
 /**
@@ -65,11 +64,13 @@ export function formatCount(count) {
 
 /** @param {number} count @returns {string} three digits and a unit: 124439808 as "124M" */
 export function formatShort(count) {
-  for (const [size, unit] of /** @type {[number, string][]} */ ([
-    [1e9, "B"],
-    [1e6, "M"],
-    [1e3, "k"],
-  ])) {
+  for (
+    const [size, unit] of /** @type {[number, string][]} */ ([
+      [1e9, "B"],
+      [1e6, "M"],
+      [1e3, "k"],
+    ])
+  ) {
     // 999,600 is 1.00M, not 1000k: round first, then choose the unit.
     if (Number((count / size).toPrecision(3)) >= 1) {
       return Number((count / size).toPrecision(3)) + unit;
@@ -145,7 +146,9 @@ export const BLOCKS = [
     icon: "table",
     chapter: 2,
     what: (c) =>
-      `A table with a row of ${width(c)} numbers for every entry of the vocabulary. Each token id ` +
+      `A table with a row of ${
+        width(c)
+      } numbers for every entry of the vocabulary. Each token id ` +
       "picks its row. What the numbers say about a token is learned in training.",
     input: ["B", "T"],
     output: ["B", "T", "C"],
@@ -200,7 +203,9 @@ export const BLOCKS = [
     chapter: 3,
     what: (c) =>
       "Each position looks at itself and at those before it, never ahead, and gathers what it " +
-      `needs. ${c.n_heads} heads of ${c.emb_dim / c.n_heads} channels do so side by side; a linear ` +
+      `needs. ${c.n_heads} heads of ${
+        c.emb_dim / c.n_heads
+      } channels do so side by side; a linear ` +
       "layer joins what they find. This is the only place where positions exchange information.",
     input: ["B", "T", "C"],
     output: ["B", "T", "C"],
@@ -343,7 +348,8 @@ const ICONS = {
   plus: "M10 5v10M5 10h10",
   widen: "M2 8v4l5 4.500h6l5-4.500V8l-5-4.500H7zM7 3.500v13M13 3.500v13",
   scores: "M3 4h8M3 8h14M3 12h5M3 16h10",
-  die: "M4 4h12v12H4zM7.500 7.500h.01M12.500 12.500h.01M10 10h.01M12.500 7.500h.01M7.500 12.500h.01",
+  die:
+    "M4 4h12v12H4zM7.500 7.500h.01M12.500 12.500h.01M10 10h.01M12.500 7.500h.01M7.500 12.500h.01",
 };
 
 // ---------------------------------------------------------------------------------------------
@@ -465,10 +471,12 @@ function frame(button) {
   inRows(transformer);
   tie.style.gridRow = `${row(of.token_embedding)} / ${Number(row(of.output_head)) + 1}`;
   map.append(tie);
-  for (const [from, to] of [
-    ["norm_1", "shortcut_1"],
-    ["norm_2", "shortcut_2"],
-  ]) {
+  for (
+    const [from, to] of [
+      ["norm_1", "shortcut_1"],
+      ["norm_2", "shortcut_2"],
+    ]
+  ) {
     const arc = h("span", { class: "gptlib-am-arc", "aria-hidden": "true" });
     arc.style.gridRow = `${Number(row(of[from])) - 1} / ${Number(row(of[to])) + 1}`;
     transformer.append(arc);
@@ -559,8 +567,9 @@ function shapes(block, config) {
 /** @param {Block} block @param {Config} config @returns {Node[]} */
 function cost(block, config) {
   const count = parameters(config)[block.name] ?? 0;
-  if (count === 0)
+  if (count === 0) {
     return fact("Parameters", block.name === "output_head" ? "none of its own" : "none");
+  }
   const share = h(
     "span",
     { class: "gptlib-am-share" },
@@ -625,7 +634,7 @@ function fillModel(place, config, kind) {
           { "data-kind": part.kind },
           h("span", {}, part.title),
           h("b", {}, formatShare(part.share)),
-        ),
+        )
       ),
     ),
     h(
@@ -659,8 +668,9 @@ function render({ model, el }) {
       h("span", { class: "gptlib-am-name" }, fullTitle(block)),
       h("span", { class: "gptlib-am-count" }),
     );
-    element.addEventListener("click", () =>
-      choose(model.get("chosen") === block.name ? "" : block.name),
+    element.addEventListener(
+      "click",
+      () => choose(model.get("chosen") === block.name ? "" : block.name),
     );
     return element;
   };

@@ -1,4 +1,3 @@
-// @ts-check
 // Where the heads of a model look. Python stores the scaled scores of every head, packed; the other
 // steps, from score to weight, are computed here. In a page without a kernel, the mini model, which
 // runs there when the reader asks for it, reads other texts.
@@ -387,8 +386,10 @@ const SHADES = 256;
 
 /** @param {HTMLElement} probe @returns {number[][]} the colors of its children: red, green, blue */
 function colors(probe) {
-  return Array.from(probe.children, (child) =>
-    (getComputedStyle(child).color.match(/[\d.]+/g) ?? ["0", "0", "0"]).slice(0, 3).map(Number),
+  return Array.from(
+    probe.children,
+    (child) =>
+      (getComputedStyle(child).color.match(/[\d.]+/g) ?? ["0", "0", "0"]).slice(0, 3).map(Number),
   );
 }
 
@@ -538,7 +539,7 @@ function build(typing) {
         {},
         h("th", { scope: "col" }, "Token"),
         ...STEPS.map(({ name, title }) =>
-          h("th", { scope: "col", "data-step": name }, name === "weights" ? "Weight" : title),
+          h("th", { scope: "col", "data-step": name }, name === "weights" ? "Weight" : title)
         ),
         h("th", { scope: "col", class: "gptlib-at-back" }, "Looks at it"),
       ),
@@ -733,7 +734,7 @@ function render({ model, el }) {
       return { button, weight };
     });
     const breaks = words.flatMap(({ button }, i) =>
-      maps.tokens[i].endsWith("\n") ? [button, h("span", { class: "gptlib-at-break" })] : [button],
+      maps.tokens[i].endsWith("\n") ? [button, h("span", { class: "gptlib-at-break" })] : [button]
     );
     view.tokens.replaceChildren(...breaks);
   }
@@ -794,8 +795,9 @@ function render({ model, el }) {
         const start = (top + y) * image.width + left;
         for (let x = 0; x < n * scale; x++) {
           const j = Math.floor(x / scale);
-          pixels[start + x] =
-            j <= i ? palette[Math.round(shadeOf(weights[i * n + j]) * (SHADES - 1))] : 0;
+          pixels[start + x] = j <= i
+            ? palette[Math.round(shadeOf(weights[i * n + j]) * (SHADES - 1))]
+            : 0;
         }
       }
     }
@@ -847,7 +849,7 @@ function render({ model, el }) {
     const digits = decimals(0, Math.max(-low, high) * 10);
     const ends = [low, (low + high) / 2, high].map((value) => formatNumber(value, digits));
     view.ticks.forEach((tick, i) =>
-      write(tick, step === "weights" ? ["0", "0.25", "1"][i] : ends[i]),
+      write(tick, step === "weights" ? ["0", "0.25", "1"][i] : ends[i])
     );
     write(view.scale, step === "weights" ? "Weight" : "Score");
     view.root.classList.toggle("gptlib-at-full", Boolean(codes.above));
@@ -911,9 +913,9 @@ function render({ model, el }) {
       drawTints(row);
     }
     window.clearTimeout(resting);
-    if (hovered)
+    if (hovered) {
       resting = window.setTimeout(drawNumbers, 150); // nobody reads it while moving
-    else drawNumbers();
+    } else drawNumbers();
     words[before.column]?.button.classList.remove("gptlib-at-on");
     words[column].button.classList.add("gptlib-at-on");
     if (hovered) return;
@@ -985,8 +987,7 @@ function render({ model, el }) {
       (_, k) => shown.weights[(row + 1 + k) * n + row],
     );
     const back = heaviest(names.slice(row + 1), after);
-    view.announcer.textContent =
-      `${names[row]} looks at ${heaviest(names, before)}` +
+    view.announcer.textContent = `${names[row]} looks at ${heaviest(names, before)}` +
       (back ? `; looked at by ${back}.` : ".");
   }
 
@@ -1225,8 +1226,9 @@ function render({ model, el }) {
   });
   view.plot.addEventListener("keydown", onPlotKey);
   view.plot.addEventListener("focus", announce);
-  for (const type of ["pointerover", "focusin", "click"])
+  for (const type of ["pointerover", "focusin", "click"]) {
     view.tokens.addEventListener(type, onToken);
+  }
   view.tokens.addEventListener("pointerleave", () => point(null));
   view.tokens.addEventListener("keydown", onTokenKey);
   view.buttons.addEventListener("keydown", onThumbKey);

@@ -1,4 +1,3 @@
-// @ts-check
 // What is inside a checkpoint: the tree of its tensors, and for one of them its values as a
 // picture and as a histogram. Python has read the file; here nothing is computed but places.
 
@@ -92,7 +91,8 @@ export function entriesOf(checkpoint) {
       ...{ kind: kindOf(row.ours), words: "" },
     };
     const turned = row.transposed ? "transposed" : "";
-    const shown = entry.nan + entry.infinite ? "nan" : "";
+    const odd = values[NUMBERS.indexOf("nan")] + values[NUMBERS.indexOf("infinite")];
+    const shown = odd ? "nan" : "";
     const facts = [name, entry.ours, entry.kind, dtype, turned, shown];
     entry.words = facts.join(" ").toLowerCase();
     return /** @type {Entry} */ (/** @type {unknown} */ (entry));
@@ -128,7 +128,7 @@ export function linesOf(entries, opened, search) {
   let position = 0;
   for (const [key, members] of blocks) {
     const first = members[0];
-    const place = { position: (position += 1), siblings: blocks.size };
+    const place = { position: position += 1, siblings: blocks.size };
     if (!first.group) {
       lines.push({ ...lineOf(first, 1), ...place });
       continue;
@@ -230,7 +230,7 @@ export function formatValue(value) {
   if (size >= 0.001 && size < 1e6) return sign + size.toPrecision(3);
   const [digits, power] = size.toExponential(2).split("e");
   const raised = [...power.replace("+", "")].map((digit) =>
-    digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)],
+    digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]
   );
   return `${sign}${digits}·10${raised.join("")}`;
 }
@@ -345,7 +345,9 @@ export function aboutOf(entry) {
 /** @param {Entry} entry @returns {string} how it lies in the file, compared with our model */
 export function orderOf(entry) {
   if (!entry.ours) return "";
-  if (!entry.transposed) return entry.shape.length > 1 ? "It lies in the file as in our model." : "";
+  if (!entry.transposed) {
+    return entry.shape.length > 1 ? "It lies in the file as in our model." : "";
+  }
   const ours = [...entry.shape].reverse();
   return (
     `Stored transposed: ${formatShape(entry.shape)} in the file, ` +
@@ -506,7 +508,12 @@ function drawLine(line, all) {
   const [entry] = entries;
   const share = bytes / all;
   const block = expanded !== null;
-  const name = part("span", "name", part("span", "fold"), part("code", "code", ...dotted(line.label)));
+  const name = part(
+    "span",
+    "name",
+    part("span", "fold"),
+    part("code", "code", ...dotted(line.label)),
+  );
   if (!block && entry.nan + entry.infinite) name.append(part("span", "wrong", "NaN"));
   if (block) name.append(part("span", "soft", plural(entries.length, "tensor")));
   const bar = part("span", "share", h("span", {}, formatShare(share)));
@@ -615,7 +622,8 @@ function render({ model, el }) {
     write(view.none, lines.length ? "" : none);
     if (!lines.some((line) => line.key === focused)) {
       const name = chosen()?.name ?? "";
-      const near = lines.find(({ key }) => key === name) ?? lines.find(({ key }) => key === groupOf(name));
+      const near = lines.find(({ key }) => key === name) ??
+        lines.find(({ key }) => key === groupOf(name));
       focused = (near ?? lines[0])?.key ?? "";
     }
     markTree();
@@ -628,7 +636,10 @@ function render({ model, el }) {
       const selected = line.expanded === null && line.key === name;
       elements[i].setAttribute("aria-selected", String(selected));
       elements[i].tabIndex = line.key === focused ? 0 : -1;
-      elements[i].classList.toggle("gptlib-ce-holds", line.expanded === false && groupOf(name ?? "") === line.key);
+      elements[i].classList.toggle(
+        "gptlib-ce-holds",
+        line.expanded === false && groupOf(name ?? "") === line.key,
+      );
     });
   }
 
@@ -708,22 +719,29 @@ function render({ model, el }) {
     const strip = entry.shape.length < 2;
     view.picture.classList.toggle("gptlib-ce-strip", strip);
     view.picture.style.setProperty("--ratio", String(columns / rows));
-    write(view.across, strip ? plural(entry.count, "value") : `${formatCount(wide)} ${about.columns} →`);
+    write(
+      view.across,
+      strip ? plural(entry.count, "value") : `${formatCount(wide)} ${about.columns} →`,
+    );
     write(view.down, strip ? "" : `${formatCount(high)} ${about.rows} →`);
     write(view.least, formatValue(-entry.reach));
     write(view.most, formatValue(entry.reach));
     view.canvas.width = columns;
     view.canvas.height = rows;
     const words = `${entry.name} as a picture of ${rows} by ${columns} averages, `;
-    view.canvas.setAttribute("aria-label", `${words}none farther from 0 than ${formatValue(entry.reach)}`);
+    view.canvas.setAttribute(
+      "aria-label",
+      `${words}none farther from 0 than ${formatValue(entry.reach)}`,
+    );
     paint(entry);
   }
 
   /** @param {Entry} entry */
   function paint(entry) {
     if (!view.root.isConnected || !entry.rows) return;
-    const stops = Array.from(view.probe.children, (child) =>
-      (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
+    const stops = Array.from(
+      view.probe.children,
+      (child) => (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
     );
     const wrong = stops.pop() ?? [];
     const image = new ImageData(view.canvas.width, view.canvas.height);
@@ -759,7 +777,9 @@ function render({ model, el }) {
     const curve = found.map((bar) => `${x((bar.from + bar.to) / 2)},${y(bar.normal)}`).join(" ");
     const zero = low <= 0 && high >= 0;
     view.chart.replaceChildren(
-      ...(zero ? [s("line", { class: "gptlib-ce-zero", x1: x(0), x2: x(0), y1: 12, y2: 118 })] : []),
+      ...(zero
+        ? [s("line", { class: "gptlib-ce-zero", x1: x(0), x2: x(0), y1: 12, y2: 118 })]
+        : []),
       ...bars.map(({ left, right, share }) => {
         const rest = Math.max(right - left - 1, 0.5);
         const size = { x: left + 0.5, y: y(share), width: rest, height: box.bottom - y(share) };
@@ -773,7 +793,9 @@ function render({ model, el }) {
       }),
       s("text", { x: 0, y: 10 }, `share of the values, up to ${formatShare(top)}`),
     );
-    const shape = `Histogram of ${entry.name}: mean ${formatValue(entry.mean)}, standard deviation `;
+    const shape = `Histogram of ${entry.name}: mean ${
+      formatValue(entry.mean)
+    }, standard deviation `;
     view.chart.setAttribute("aria-label", shape + formatValue(entry.std));
     write(view.bar, barWords(entry));
   }
@@ -807,11 +829,14 @@ function render({ model, el }) {
       ...alike.flatMap((one, i) => drawBlock(one, one === entry, x(i), y, pitch)),
       ...alike.flatMap((one, i) => {
         if (i % every && one !== entry) return [];
-        const bold = one === entry ? { class: "gptlib-ce-here" } : {};
-        return [s("text", { x: x(i), y: 112, "text-anchor": "middle", ...bold }, numberOf(one))];
+        const place = { x: x(i), y: 112, "text-anchor": "middle" };
+        const bold = { class: "gptlib-ce-here", ...place };
+        return [s("text", one === entry ? bold : place, numberOf(one))];
       }),
     );
-    const words = alike.map((one) => `${one.group} ${formatValue(one.mean)} ± ${formatValue(one.std)}`);
+    const words = alike.map((one) =>
+      `${one.group} ${formatValue(one.mean)} ± ${formatValue(one.std)}`
+    );
     view.blocksChart.setAttribute("aria-label", `Mean and standard deviation: ${words.join(", ")}`);
   }
 
@@ -824,7 +849,13 @@ function render({ model, el }) {
    * @returns {SVGElement[]}
    */
   function drawBlock(one, here, x, y, pitch) {
-    const place = s("rect", { class: "gptlib-ce-place", x: x - pitch / 2, y: 0, width: pitch, height: 116 });
+    const place = s("rect", {
+      class: "gptlib-ce-place",
+      x: x - pitch / 2,
+      y: 0,
+      width: pitch,
+      height: 116,
+    });
     place.addEventListener("click", () => {
       focused = one.name;
       set({ tensor: one.name });
@@ -888,7 +919,9 @@ function render({ model, el }) {
       if (!own) model.save_changes();
     } else markTree();
     drawTensor();
-    if (!own) elements[lines.findIndex(({ key }) => key === name)]?.scrollIntoView?.({ block: "nearest" });
+    if (!own) {
+      elements[lines.findIndex(({ key }) => key === name)]?.scrollIntoView?.({ block: "nearest" });
+    }
   }
 
   function redraw() {
@@ -952,7 +985,7 @@ function numberOf(entry) {
 export function alikeOf(entry, rows) {
   if (Number.isNaN(entry.near)) return "";
   const [near, any] = [entry.near, entry.any].map((value) =>
-    (Math.abs(value) < 0.005 ? 0 : value).toFixed(2).replace("-", "−"),
+    (Math.abs(value) < 0.005 ? 0 : value).toFixed(2).replace("-", "−")
   );
   const noun = ["tokens", "positions"].includes(rows) ? rows : "rows";
   return `Mean cosine similarity of neighboring ${noun}: ${near}; of any two: ${any}.`;
@@ -964,7 +997,9 @@ export function cellWords(entry) {
   if (rows === high && columns === wide) return "Each cell is one value.";
   const about = (/** @type {number} */ length, /** @type {number} */ parts) =>
     String(Math.round(length / parts));
-  if (entry.shape.length < 2) return `Each cell is the average of about ${about(wide, columns)} values.`;
+  if (entry.shape.length < 2) {
+    return `Each cell is the average of about ${about(wide, columns)} values.`;
+  }
   return `Each cell is the average of about ${about(high, rows)} × ${about(wide, columns)} values.`;
 }
 

@@ -1,4 +1,3 @@
-// @ts-check
 // The whole GPT in JavaScript, from text to the next token: gptlib/model.py, generation.py and the
 // tokenizer once more, for a page without a kernel. Blocks, fields and functions have the names
 // that they have there. gpt_worker.js runs it in the background; nothing here touches the page.
@@ -148,9 +147,9 @@ export function readTensors(file) {
   for (const [name, { dtype, shape, data_offsets: place }] of Object.entries(header)) {
     if (dtype !== "F16" && dtype !== "F32") throw new Error(`${name} has the type ${dtype}`);
     const bytes = file.slice(start + place[0], start + place[1]).buffer; // a copy: it is aligned
-    const data = new Float32Array(dtype === "F32" ? bytes : bytes.byteLength / 2);
-    const stored = new Uint16Array(dtype === "F32" ? 0 : bytes);
-    for (let i = 0; i < stored.length; i++) data[i] = halves[stored[i]];
+    const data = dtype === "F32"
+      ? new Float32Array(bytes)
+      : Float32Array.from(new Uint16Array(bytes), (half) => halves[half]);
     let sum = 0; // of numbers that are not all finite, it is not either
     for (let i = 0; i < data.length; i++) sum += data[i];
     const size = shape.reduce((/** @type {number} */ a, /** @type {number} */ b) => a * b, 1);
@@ -577,6 +576,7 @@ export class Writer {
     /** @type {number[]} */
     this.view = [];
     this.start = 0; // how many tokens of the text have left the view
+    /** @type {Float32Array} */
     this.logits = new Float32Array(); // (V)
   }
 

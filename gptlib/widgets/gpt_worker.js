@@ -1,4 +1,3 @@
-// @ts-check
 // Both ends of the wire to a GPT that runs in the background: `serve` answers in a Web Worker,
 // `connect` asks in a page, `open` does when it has loaded a model. The model itself is gpt.js. This
 // file is a module of either side.
@@ -101,12 +100,13 @@ function warmUp({ linear }, { n_embd: C }) {
  * @param {Message} request
  * @param {AbortSignal} signal
  * @param {(loaded: number) => void} progress
- * @returns {Promise<Uint8Array>}
+ * @returns {Promise<Uint8Array<ArrayBuffer>>}
  */
 async function weightsOf(request, signal, progress) {
   const { weights, bytes, sha256 } = request;
   if (ArrayBuffer.isView(weights)) {
-    const { buffer, byteOffset, byteLength } = weights;
+    const { byteOffset, byteLength } = weights;
+    const buffer = /** @type {ArrayBuffer} */ (weights.buffer); // no memory that workers share
     return checked(new Uint8Array(buffer, byteOffset, byteLength), bytes, sha256);
   }
   if (weights) return checked(new Uint8Array(weights), bytes, sha256);
@@ -119,7 +119,7 @@ async function weightsOf(request, signal, progress) {
   }
 }
 
-/** @param {Uint8Array} file @param {number} bytes @param {string} sha256 */
+/** @param {Uint8Array<ArrayBuffer>} file @param {number} bytes @param {string} sha256 */
 async function checked(file, bytes, sha256) {
   if (file.length !== bytes) {
     const arrived = `${file.length} of ${bytes} bytes arrived`;
@@ -140,6 +140,7 @@ async function checked(file, bytes, sha256) {
  */
 async function download({ url, bytes, patience = 30 }, cache, signal, progress) {
   const silence = new AbortController();
+  /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
   const wait = () => {
     clearTimeout(timer);
@@ -164,7 +165,7 @@ async function download({ url, bytes, patience = 30 }, cache, signal, progress) 
         throw new Failure("corrupt", `The model's weights are longer than ${bytes} bytes.`);
       }
       file.set(value, loaded);
-      progress((loaded += value.length));
+      progress(loaded += value.length);
     }
   } catch (error) {
     if (error instanceof Failure) throw error;
@@ -372,7 +373,7 @@ export function serve(post) {
       return { ids, texts: ids.map(tokenizer.decoder()), stopped: from < ids.length };
     },
 
-    async lens({ count = 5, ...request }, tell, signal) {
+    async lens({ count = 5, ...request }, _tell, signal) {
       const { model } = writer;
       const all = idsOf(request);
       const ids = gpt.inView(all, model.config.contextLength);
@@ -383,7 +384,7 @@ export function serve(post) {
       const best = new Uint32Array(places * count);
       const own = new Float32Array(places * count);
       const [chosen, next] = [new Float32Array(places), new Float32Array(places).fill(NaN)];
-      /** @type {Float64Array[][]} */ let read = []; // of this part: probabilities, [end][token]
+      /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
       await readBeside(ids, signal, (x, end, from) => {
         const logits = gpt.logitsOf(model, x); // (part, V)
         read[end] = Array.from({ length: logits.length / V }, (_, t) => {
@@ -409,7 +410,7 @@ export function serve(post) {
       return { ...found, best, own, chosen, next, transfer };
     },
 
-    async scores(request, tell, signal) {
+    async scores(request, _tell, signal) {
       const ids = idsOf(request);
       const { nLayers, nHeads, contextLength } = writer.model.config;
       const most = Math.min(MOST_SCORES, contextLength);

@@ -1,4 +1,3 @@
-// @ts-check
 // Brings the widgets of a static page to life: it reads the state that is stored in the page and
 // offers each widget's module the front-end interface of anywidget. There is no kernel behind it.
 

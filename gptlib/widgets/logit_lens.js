@@ -1,4 +1,3 @@
-// @ts-check
 // The logit lens: what a model would say next if it ended after each of its layers. Python stores
 // the likeliest tokens of every place; in a page without a kernel, the mini model, which runs there
 // when the reader asks for it, reads other texts.
@@ -232,10 +231,9 @@ function build(typing) {
   );
   const table = h("table", { class: "gptlib-ll-table" }, caption, read, body, came);
   const frame = part("div", "frame", table);
-  const turn = (/** @type {string} */ text) =>
-    /** @type {HTMLButtonElement} */ (
-      h("button", { type: "button", class: "gptlib-ll-button" }, text)
-    );
+  const turn = (/** @type {string} */ text) => /** @type {HTMLButtonElement} */ (
+    h("button", { type: "button", class: "gptlib-ll-button" }, text)
+  );
   const [earlier, later] = [turn("← Earlier"), turn("Later →")];
   const range = part("span", "soft");
   const turns = part("div", "turns", earlier, range, later);

@@ -1,4 +1,3 @@
-// @ts-check
 // What lets a widget read other texts in a page without a kernel: a button, and behind it the mini
 // model, in a worker. The widgets that have it import this file when they are drawn in such a page.
 

@@ -1,4 +1,3 @@
-// @ts-check
 // Where the parameters of a GPT are: areas that open, from the whole model to a single matrix, and
 // controls that turn one model into another. All numbers are computed here.
 
@@ -122,7 +121,7 @@ export function tree(config) {
 function grow(path, plan, config, times) {
   const inner = path === "blocks" ? config.n_layers : times;
   const children = Object.entries(plan.parts ?? {}).map(([name, part]) =>
-    grow(path ? `${path}/${name}` : name, part, config, inner),
+    grow(path ? `${path}/${name}` : name, part, config, inner)
   );
   const shape = (plan.shape ?? []).map((symbol) => size(symbol, config));
   const own = absent(path, config) ? 0 : shape.reduce((product, n) => product * n, 1);
@@ -193,7 +192,7 @@ export function paths() {
   const of = (path, plan) => [
     path,
     ...Object.entries(plan.parts ?? {}).flatMap(([name, part]) =>
-      of(path ? `${path}/${name}` : name, part),
+      of(path ? `${path}/${name}` : name, part)
     ),
   ];
   return of("", PLAN);
@@ -340,12 +339,14 @@ export function formatCount(count) {
 
 /** @param {number} count @returns {string} three digits and a unit: 124439808 as "124M" */
 export function formatShort(count) {
-  for (const [unit, name] of /** @type {[number, string][]} */ ([
-    [1e12, "T"],
-    [1e9, "B"],
-    [1e6, "M"],
-    [1e3, "k"],
-  ])) {
+  for (
+    const [unit, name] of /** @type {[number, string][]} */ ([
+      [1e12, "T"],
+      [1e9, "B"],
+      [1e6, "M"],
+      [1e3, "k"],
+    ])
+  ) {
     const rounded = Number((count / unit).toPrecision(3));
     if (rounded >= 1) return rounded + name; // rounded first: 999,600 is 1M, not 1000k
   }
@@ -482,17 +483,17 @@ export function explain(part, config) {
   const all = {
     token_embedding: [
       `A row of ${number(c)} numbers for each of the ${number(v)} tokens. A token's id picks its ` +
-        `row.${config.tie_head ? " The output head uses the same matrix a second time." : ""}`,
+      `row.${config.tie_head ? " The output head uses the same matrix a second time." : ""}`,
       flow("ids (B, T)", c),
     ],
     position_embedding: [
       `A row of ${number(c)} numbers for each of the ${number(t)} positions, added to the row of ` +
-        "the token that stands there.",
+      "the token that stands there.",
       `positions (T,) → (T, ${c})`,
     ],
     "query_key_value/weight": [
       "Multiplies the vector of each position. Its rows make the query, then the key, then the " +
-        `value, each of them cut into ${heads === 1 ? "1 head" : `${heads} heads`} of ${c / heads}.`,
+      `value, each of them cut into ${heads === 1 ? "1 head" : `${heads} heads`} of ${c / heads}.`,
       flow(vector, 3 * c),
     ],
     "query_key_value/bias": [
@@ -507,7 +508,7 @@ export function explain(part, config) {
     ],
     "feed_forward/expand/weight": [
       `Widens the vector of each position from ${number(c)} numbers to ${number(4 * c)}, before ` +
-        "the GELU bends them.",
+      "the GELU bends them.",
       flow(vector, 4 * c),
     ],
     "feed_forward/projection/weight": [
@@ -583,7 +584,7 @@ function makeArea(part) {
   const [count, share] = [h("span"), h("span")];
   const size = h("span", { class: "gptlib-pb-area-size" }, count, share);
   const inner = part.children.map((child) =>
-    h("span", { class: "gptlib-pb-inner", "data-kind": child.kind }, h("span", {}, child.title)),
+    h("span", { class: "gptlib-pb-inner", "data-kind": child.kind }, h("span", {}, child.title))
   );
   const element = h(
     "div",
@@ -705,7 +706,7 @@ function matrix(part, config) {
           { class: "gptlib-pb-fact" },
           h("span", { class: "gptlib-pb-soft" }, term),
           h("code", {}, ...value.split(/(?<=[.])/).flatMap((word) => [word, h("wbr")])),
-        ),
+        )
       ),
     ),
   );
@@ -810,7 +811,7 @@ function frame() {
   const caption = h("p", { class: "gptlib-pb-caption" });
   const picture = h("div", { class: "gptlib-pb-picture", "aria-hidden": "true" });
   const heads = ["Part", "Formula", "", "", "Share", ""].map((text) =>
-    h("div", { role: "columnheader" }, text),
+    h("div", { role: "columnheader" }, text)
   );
   const top = h("div", { class: "gptlib-pb-row gptlib-pb-heads", role: "row" }, ...heads);
   const sum = makeCells(h("span", {}), "plain");
@@ -937,12 +938,12 @@ function frame() {
 /** @param {Config} config @param {Member[]} family @returns {Member | undefined} */
 function member(config, family) {
   return family.find((one) =>
-    Object.entries(config).every(([name, value]) => /** @type {any} */ (one)[name] === value),
+    Object.entries(config).every(([name, value]) => /** @type {any} */ (one)[name] === value)
   );
 }
 
 /** @param {Member} one @returns {Config} */
-function sizesOf({ name, ...sizes }) {
+function sizesOf({ name: _, ...sizes }) {
   return sizes;
 }
 
@@ -1051,7 +1052,7 @@ function render({ model, el }) {
       makeRow(child, () => {
         const leaf = child.children.length === 0;
         open(child.path, leaf ? child.path : child.children[0].path);
-      }),
+      })
     );
     rows[0].button.tabIndex = 0;
     view.rows.replaceChildren(...rows.map((row) => row.element));
@@ -1116,7 +1117,9 @@ function render({ model, el }) {
     const share = `${formatShare(part.count / all)} of the model`;
     if (part.times === 1) return `${formatCount(part.count)} parameters, ${share}.`;
     const product = `${part.times} × ${formatCount(part.each)} = ${formatCount(part.count)}`;
-    return `${part.path === "blocks" ? "One block of " + part.times + ", all alike: " : ""}${product} parameters, ${share}.`;
+    return `${
+      part.path === "blocks" ? "One block of " + part.times + ", all alike: " : ""
+    }${product} parameters, ${share}.`;
   }
 
   // --- the total, and what grows
@@ -1157,7 +1160,7 @@ function render({ model, el }) {
       const wrong = problem(doubled);
       button.disabled = wrong !== "";
       button.title = wrong;
-      if (wrong) for (const one of cells) write(one, "–");
+      if (wrong) { for (const one of cells) write(one, "–"); }
       else fillGrowth(cells, doubled, config);
     }
     const start = model.get("start") ?? config;

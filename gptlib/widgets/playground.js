@@ -1,4 +1,3 @@
-// @ts-check
 // The mini model writes in the reader's own browser. It runs in a worker (gpt_worker.js), token by
 // token; this module shows the text, what was weighed at each place, how surprising each token was
 // and where a head of attention looks.
@@ -94,7 +93,7 @@ export function unpack({ ids, texts, losses, alternatives, names }) {
   const places = alternatives.map((/** @type {number[]} */ row) =>
     Array.from({ length: row.length / 2 }, (_, i) => {
       return { id: row[2 * i], text: names[row[2 * i]] ?? "", own: own(row[2 * i + 1]) };
-    }),
+    })
   );
   const tokens = ids.map((/** @type {number} */ id, /** @type {number} */ i) => {
     return { id, text: texts[i], loss: losses[i - 1] ?? null, alternatives: places[i - 1] ?? null };
@@ -145,8 +144,9 @@ export function bars(losses) {
 }
 
 const range = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ step) =>
-  Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) =>
-    Number((from + i * step).toFixed(2)),
+  Array.from(
+    { length: Math.round((to - from) / step) + 1 },
+    (_, i) => Number((from + i * step).toFixed(2)),
   );
 
 /** Where the sliders stop, as on the sampling bench; null is off.
@@ -313,8 +313,7 @@ const BLUE = [59, 143, 199]; // seen on a light and on a dark ground
 const ICONS = {
   write: "M5 3l11 7-11 7z",
   stop: "M5 5h10v10H5z",
-  dice:
-    "M6 2h8a4 4 0 0 1 4 4v8a4 4 0 0 1-4 4H6a4 4 0 0 1-4-4V6a4 4 0 0 1 4-4z" +
+  dice: "M6 2h8a4 4 0 0 1 4 4v8a4 4 0 0 1-4 4H6a4 4 0 0 1-4-4V6a4 4 0 0 1 4-4z" +
     "M5 5v2h2V5zM13 5v2h2V5zM9 9v2h2V9zM5 13v2h2v-2zM13 13v2h2v-2z",
 };
 
@@ -396,11 +395,12 @@ function makePanel(name, title, ...children) {
 
 /** @param {string} legend @param {string} name @param {number} count of choices */
 function makeChoice(legend, name, count) {
-  const inputs = Array.from({ length: count }, (_, i) =>
-    field("radio", "radio", { name, value: String(i) }),
+  const inputs = Array.from(
+    { length: count },
+    (_, i) => field("radio", "radio", { name, value: String(i) }),
   );
   const labels = inputs.map((input, i) =>
-    h("label", { class: "choice" }, input, span("choice-text", String(i))),
+    h("label", { class: "choice" }, input, span("choice-text", String(i)))
   );
   const title = h("legend", { class: "name" }, legend);
   return { inputs, root: h("fieldset", { class: "choices" }, title, ...labels) };
@@ -591,8 +591,7 @@ function render({ model, el }) {
   /** @param {Alternative} one */
   const titleOf = ({ id, text }) => (id === tokens[0].id ? "the end" : label(text));
 
-  const whole = () =>
-    tokens.map(({ text }, i) => (isEnd(i) ? "\n\n" : text)).join("").trim();
+  const whole = () => tokens.map(({ text }, i) => (isEnd(i) ? "\n\n" : text)).join("").trim();
 
   // --- what the model is asked ----------------------------------------------------------------
 
@@ -996,7 +995,7 @@ function render({ model, el }) {
     element.dataset.group = String(i);
     const name = end ? nameOf(last) : spoken(label(text));
     const nodes = [lead, element, tail].filter(Boolean).map((node) =>
-      typeof node === "string" ? document.createTextNode(node) : node,
+      typeof node === "string" ? document.createTextNode(node) : node
     );
     pieces.set(i, { nodes, element, text, name, painted: [] });
     return nodes;
@@ -1144,8 +1143,8 @@ function render({ model, el }) {
       view.words,
       count
         ? `These ${formatCount(count)} tokens cost the model ${sum.toFixed(1)} nats in all, ` +
-            `${mean.toFixed(2)} each on average: as unsure as a choice among ` +
-            `${Math.exp(mean).toFixed(1)} tokens that are equally likely.`
+          `${mean.toFixed(2)} each on average: as unsure as a choice among ` +
+          `${Math.exp(mean).toFixed(1)} tokens that are equally likely.`
         : "How much each token surprises the model is drawn here.",
     );
     const from = Math.max(1, tokens.length - SHOWN);
@@ -1256,8 +1255,8 @@ function render({ model, el }) {
       view.panels.next.root.open = true;
       const { first, last } = groups[group];
       if (first === 0) chosen = -1; // nothing else can stand there
-      const looking = chosen >= 0 && looks && view.panels.attention.root.open;
-      if (looking) write(view.announcer, lookWords(looks, last));
+      const looking = chosen >= 0 && view.panels.attention.root.open;
+      if (looking && looks) write(view.announcer, lookWords(looks, last));
     }
     refresh();
     schedule();

@@ -1,4 +1,3 @@
-// @ts-check
 // What comes next: the likeliest tokens after a prompt, moved by temperature, top-k and top-p.
 // Python stores the logits of a few prompts; every probability is computed here.
 
@@ -145,7 +144,9 @@ function cut(probabilities, rest, restCounts, top_p) {
   }
   for (let i = 0; i < rest.length; i++) {
     const each = rest[i] / (restCounts[i] || 1);
-    const kept = each > 0 ? Math.min(Math.max(Math.ceil((goal - before) / each), 0), restCounts[i]) : 0;
+    const kept = each > 0
+      ? Math.min(Math.max(Math.ceil((goal - before) / each), 0), restCounts[i])
+      : 0;
     before += rest[i];
     restCounts[i] = kept;
     rest[i] = kept * each;
@@ -209,8 +210,9 @@ export const PRESETS = [
 ];
 
 const range = (/** @type {number} */ from, /** @type {number} */ to, /** @type {number} */ step) =>
-  Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) =>
-    Number((from + i * step).toFixed(2)),
+  Array.from(
+    { length: Math.round((to - from) / step) + 1 },
+    (_, i) => Number((from + i * step).toFixed(2)),
   );
 
 /** Where the sliders stop; null is off. @type {Record<string, (number | null)[]>} */
@@ -377,10 +379,9 @@ const div = (name, more = {}, ...children) =>
 const KEYS = { "data-lm-suppress-shortcuts": "true" }; // JupyterLab asks the focused element itself
 
 /** @param {string} text @param {string} kind @returns {HTMLButtonElement} */
-const button = (text, kind = "button") =>
-  /** @type {HTMLButtonElement} */ (
-    h("button", { type: "button", class: `gptlib-sb-${kind}`, ...KEYS }, text)
-  );
+const button = (text, kind = "button") => /** @type {HTMLButtonElement} */ (
+  h("button", { type: "button", class: `gptlib-sb-${kind}`, ...KEYS }, text)
+);
 
 /** @type {Record<string, { title: string, few: string, many: string }>} */
 const SLIDERS = {
@@ -713,7 +714,8 @@ function render({ model, el }) {
    * @param {number} all draws
    */
   function drawRow(row, end, now, own, count, all) {
-    const width = (/** @type {number} */ share) => `${(100 * Math.min(share / end, 1)).toFixed(2)}%`;
+    const width = (/** @type {number} */ share) =>
+      `${(100 * Math.min(share / end, 1)).toFixed(2)}%`;
     row.fill.style.width = width(now);
     row.ghost.style.width = width(own);
     row.dot.style.left = width(all ? count / all : 0);

@@ -1,4 +1,3 @@
-// @ts-check
 // What the best possible predictor of the stories expects, token by token: gptlib/story_surprise.py
 // once more, for a page without a kernel. The grammar knows the probability of every story. So it
 // also knows how probable each next token is: of all stories whose tokens begin like those read so
@@ -78,8 +77,9 @@ function* goOn(grammar, telling) {
   for (const option of options) {
     const probability = (telling.probability * (option.weight ?? 1)) / total;
     const known = item.as ? { ...memory, [item.as]: option } : memory;
-    const [said, items] =
-      "word" in option ? [dress(option.word, item), rest] : ["", [...option.line, ...rest]];
+    const [said, items] = "word" in option
+      ? [dress(option.word, item), rest]
+      : ["", [...option.line, ...rest]];
     yield { ...telling, probability, text: text + said, items, memory: known };
   }
 }

@@ -1,4 +1,3 @@
-// @ts-check
 // How surprising each token of a story is: what a model loses at it, against what the best possible
 // predictor loses, which knows the grammar. Python stores this of a few stories. Any other text is
 // judged here, by the mini model (gpt.js, in a worker) and the exact grammar (story_follower.js).
@@ -105,7 +104,7 @@ function othersOf(judged, i, rows) {
   const rest = (/** @type {"p" | "q"} */ name) => {
     const values = rows.map((row) => row[name]);
     if (values.some((value) => value === null)) return null;
-    return Math.max(1 - values.reduce((a, b) => Number(a) + Number(b), 0), 0);
+    return Math.max(1 - values.reduce((/** @type {number} */ a, b) => a + Number(b), 0), 0);
   };
   const [p, q] = [rest("p"), rest("q")];
   const possible = judged.possible[i];
@@ -386,9 +385,15 @@ export async function follow(follower, ids, words, outdated = () => false) {
     found.surprisal.push(follower.read(words.endOfText).surprisal);
     kind = "whole";
   }
-  const best = follower.likeliest(5).map(([id]) => words.textOf(id));
+  const best = follower.likeliest(5).map((/** @type {[number, number]} */ [id]) =>
+    words.textOf(id)
+  );
   const others = Math.max(follower.next.size - best.length, 0);
-  return { ...found, likeliest, end: kind === "whole" ? { kind } : { kind, expected: best, others } };
+  return {
+    ...found,
+    likeliest,
+    end: kind === "whole" ? { kind } : { kind, expected: best, others },
+  };
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -430,10 +435,9 @@ const div = (name, more = {}, ...children) =>
   h("div", { class: `gptlib-sp-${name}`, ...more }, ...children);
 
 /** @param {string} text @param {string} [kind] @returns {HTMLButtonElement} */
-const button = (text, kind = "plain") =>
-  /** @type {HTMLButtonElement} */ (
-    h("button", { type: "button", class: `gptlib-sp-button gptlib-sp-${kind}` }, text)
-  );
+const button = (text, kind = "plain") => /** @type {HTMLButtonElement} */ (
+  h("button", { type: "button", class: `gptlib-sp-button gptlib-sp-${kind}` }, text)
+);
 
 /** @param {Node} node @param {string} text */
 function write(node, text) {
@@ -598,13 +602,25 @@ export function chartOf(judged, width) {
   const at = (/** @type {number[]} */ ...parts) => parts.map((part) => part.toFixed(1)).join(" ");
   const gap = step > 3 ? 0.5 : 0;
   const bars = judged.loss.map(
-    (loss, i) => `M${at(x(i) + gap, box.bottom)}V${at(y(loss))}H${at(x(i + 1) - gap)}V${at(box.bottom)}Z`,
+    (loss, i) =>
+      `M${at(x(i) + gap, box.bottom)}V${at(y(loss))}H${at(x(i + 1) - gap)}V${at(box.bottom)}Z`,
   );
   const marks = judged.surprisal.map((value, i) =>
-    value > 0.005 ? `M${at(x(i) - 0.5, y(value))}H${at(x(i + 1) + 0.5)}` : "",
+    value > 0.005 ? `M${at(x(i) - 0.5, y(value))}H${at(x(i + 1) + 0.5)}` : ""
   );
-  const steps = judged.entropy.map((value, i) => `${i ? "L" : "M"}${at(x(i), y(value))}H${at(x(i + 1))}`);
-  return { box, step, ticks, x, y, bars: bars.join(""), marks: marks.join(""), steps: steps.join("") };
+  const steps = judged.entropy.map((value, i) =>
+    `${i ? "L" : "M"}${at(x(i), y(value))}H${at(x(i + 1))}`
+  );
+  return {
+    box,
+    step,
+    ticks,
+    x,
+    y,
+    bars: bars.join(""),
+    marks: marks.join(""),
+    steps: steps.join(""),
+  };
 }
 
 /** @param {ReturnType<typeof chartOf>} chart @param {Judged} judged @returns {SVGElement[]} */
@@ -612,8 +628,11 @@ function drawnChart({ box, ticks, x, y, bars, marks, steps }, judged) {
   const { left, right, top, bottom } = box;
   const line = (/** @type {number} */ x1, /** @type {number} */ y1, more = {}) =>
     s("line", { class: "gptlib-sp-grid", x1, x2: x1, y1, y2: y1, ...more });
-  const text = (/** @type {number} */ at, /** @type {number} */ high, /** @type {string} */ words) =>
-    s("text", { x: at, y: high, "text-anchor": "end" }, words);
+  const text = (
+    /** @type {number} */ at,
+    /** @type {number} */ high,
+    /** @type {string} */ words,
+  ) => s("text", { x: at, y: high, "text-anchor": "end" }, words);
   const leaves = judged.end?.kind === "leaves" ? known(judged) : judged.tokens.length;
   const gone = leaves < judged.tokens.length;
   const place = { x: x(leaves), y: top, width: right - x(leaves), height: bottom - top };
@@ -744,7 +763,10 @@ function render({ model, el }) {
       const [loss, exact] = ["loss", "surprisal"].map((name) => valueOf(judged, i, name));
       const name = quote(tokenAt(judged, i));
       element.setAttribute("aria-label", `${name}, loss ${nats(loss)}, exact ${nats(exact)}`);
-      element.classList.toggle("gptlib-sp-lost", judged.end?.kind === "leaves" && i === known(judged));
+      element.classList.toggle(
+        "gptlib-sp-lost",
+        judged.end?.kind === "leaves" && i === known(judged),
+      );
     });
     write(view.ending, verdict(judged));
     view.ending.classList.toggle("gptlib-sp-right", judged.end?.kind === "whole");
@@ -854,7 +876,9 @@ function render({ model, el }) {
     asked.add(i);
     judged.shares[i] = triples(judged, i, new Map());
     drawShares(judged, i);
-    const answer = await engine.ask("alternatives", { index: i + 1, count: 2048 }).catch(() => null);
+    const answer = await engine.ask("alternatives", { index: i + 1, count: 2048 }).catch(() =>
+      null
+    );
     if (!answer || own !== judged) return; // out of view: only the grammar's are known
     const given = new Map(answer.alternatives.map((/** @type {any} */ one) => [one.id, one.own]));
     judged.shares[i] = triples(judged, i, given);
@@ -955,6 +979,7 @@ function render({ model, el }) {
       engine?.ask("stop");
     };
     return use(async (mine) => {
+      /** @type {number[]} */
       const written = [];
       await engine.ask("feed", { text: "" });
       own = unknown();
@@ -1100,7 +1125,11 @@ function render({ model, el }) {
     const boxes = tokens.map((element) => element.getBoundingClientRect());
     const here = boxes[from];
     const lines = boxes
-      .map((box, i) => ({ i, rise: (box.top - here.top) * way, off: Math.abs(box.left - here.left) }))
+      .map((box, i) => ({
+        i,
+        rise: (box.top - here.top) * way,
+        off: Math.abs(box.left - here.left),
+      }))
       .filter(({ rise }) => rise > here.height / 2);
     const nearest = Math.min(...lines.map(({ rise }) => rise));
     const line = lines.filter(({ rise }) => rise < nearest + here.height / 2);

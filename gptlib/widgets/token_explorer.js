@@ -1,4 +1,3 @@
-// @ts-check
 // Text in, tokens out, encodings side by side. With a kernel, Python makes the tokens; in a page
 // without one, this file does, with the vocabularies that the page offers.
 
@@ -256,7 +255,7 @@ function tokenText(bytes) {
     "span",
     { class: "gptlib-te-text", dir: "auto" },
     ...segments(bytes).map(({ kind, text }) =>
-      kind === "text" ? text : h("span", { class: `gptlib-te-${kind}` }, text),
+      kind === "text" ? text : h("span", { class: `gptlib-te-${kind}` }, text)
     ),
   );
 }
@@ -267,7 +266,7 @@ function spoken(bytes) {
     .map(({ kind, text }) =>
       kind === "bytes"
         ? `bytes ${text}`
-        : text.replaceAll("␣", "space ").replaceAll("⏎", "line break ").replaceAll("⇥", "tab "),
+        : text.replaceAll("␣", "space ").replaceAll("⏎", "line break ").replaceAll("⇥", "tab ")
     )
     .join(" ")
     .trim();
@@ -328,7 +327,7 @@ class Panel {
     if (this.buttons.length) this.buttons[0].tabIndex = 0;
     this.list.replaceChildren(
       ...this.buttons.flatMap((button, i) =>
-        this.endsLine(i) ? [button, h("span", { class: "gptlib-te-break" })] : [button],
+        this.endsLine(i) ? [button, h("span", { class: "gptlib-te-break" })] : [button]
       ),
     );
     const more = n - this.buttons.length;
@@ -521,7 +520,9 @@ function render({ model, el }) {
       h(
         "p",
         {},
-        `${panel.title}'s tokens of a new text need its vocabulary of ${ENCODINGS[panel.name].size}. The notebook has it; this page can load it.`,
+        `${panel.title}'s tokens of a new text need its vocabulary of ${
+          ENCODINGS[panel.name].size
+        }. The notebook has it; this page can load it.`,
       ),
       button,
     );
@@ -531,7 +532,9 @@ function render({ model, el }) {
     const text = cut(model.get("text"));
     const bytes = new TextEncoder().encode(text);
     window.clearTimeout(waiting);
-    counts.textContent = `${plural(countCharacters(text), "character")} · ${plural(bytes.length, "byte")} in UTF-8`;
+    counts.textContent = `${plural(countCharacters(text), "character")} · ${
+      plural(bytes.length, "byte")
+    } in UTF-8`;
     for (const panel of shown) {
       const tokens = tokensOf(panel.name, text);
       if (tokens) panel.draw(bytes, tokens);
@@ -564,8 +567,9 @@ function render({ model, el }) {
 
   function drawText() {
     // A text area turns every line break into \n; do not take that for a new text.
-    if (!own && model.get("text").replace(/\r\n?/g, "\n") !== area.value)
+    if (!own && model.get("text").replace(/\r\n?/g, "\n") !== area.value) {
       area.value = model.get("text");
+    }
     draw();
   }
 
@@ -601,7 +605,7 @@ function render({ model, el }) {
   /** @param {KeyboardEvent} event */
   function onKey(event) {
     const panel = shown.find((candidate) =>
-      candidate.list.contains(/** @type {Node} */ (event.target)),
+      candidate.list.contains(/** @type {Node} */ (event.target))
     );
     const target = panel?.target(event.key);
     if (!target) return;

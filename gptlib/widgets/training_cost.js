@@ -1,4 +1,3 @@
-// @ts-check
 // What it costs to train a GPT: FLOPs, time, price and memory, each with what it assumes. All
 // numbers are computed here, with the formulas of gptlib.accounting.
 
@@ -414,8 +413,8 @@ const FIELDS = {
 export function stops(name, now, known = []) {
   const { least, most } = FIELDS[name];
   const values = [...known, now];
-  if (name === "n_devices") for (let n = least; n <= most; n *= 2) values.push(n);
-  else if (name === "utilization") for (let n = 1; n <= 20; n++) values.push(tidy(n / 20));
+  if (name === "n_devices") { for (let n = least; n <= most; n *= 2) values.push(n); }
+  else if (name === "utilization") { for (let n = 1; n <= 20; n++) values.push(tidy(n / 20)); }
   else {
     for (let power = Math.floor(Math.log10(least)); 10 ** power <= most; power++) {
       for (const digit of [1, 1.5, 2, 3, 5, 7]) values.push(tidy(digit * 10 ** power));
@@ -471,18 +470,16 @@ export function assumptions(config, run, device) {
   const used = run.utilization === 1 ? "All of it used, without a pause" : `${share} of it used`;
   const many = formatCount(run.n_devices);
   return {
-    flops:
-      run.counting === "six_nd"
-        ? `6 · N · D = 6 · ${n} · ${d}, a rule of thumb. Product by product, it is ` +
-          `${formatPower(found.counted_flops)}: ${more}.`
-        : `Each matrix product, three times: once forward, twice backward. All pairs of tokens ` +
-          `count. 6 · N · D says ${formatPower(found.rule_flops)}: ${fewer}.`,
+    flops: run.counting === "six_nd"
+      ? `6 · N · D = 6 · ${n} · ${d}, a rule of thumb. Product by product, it is ` +
+        `${formatPower(found.counted_flops)}: ${more}.`
+      : `Each matrix product, three times: once forward, twice backward. All pairs of tokens ` +
+        `count. 6 · N · D says ${formatPower(found.rule_flops)}: ${fewer}.`,
     device_years: `${speedSource(device, run)} ${used}.`,
-    days:
-      run.n_devices === 1
-        ? "One device does all the work."
-        : `${many} devices are ${many} times as fast: waiting for each other is not counted, ` +
-          "unless the utilization has it.",
+    days: run.n_devices === 1
+      ? "One device does all the work."
+      : `${many} devices are ${many} times as fast: waiting for each other is not counted, ` +
+        "unless the utilization has it.",
     price: "The price of a device-hour is yours to set: 1 is an example, not a market price.",
     memory: run.sharded
       ? `AdamW; weights, gradients and moments are cut into ${many} equal shares. Activations ` +
@@ -684,7 +681,9 @@ function frame() {
     together,
   );
   together.className = "gptlib-tc-together";
-  const spent = Object.entries(SPENT).map(([name, title]) => makeLine(name, title, "data-spent", 2));
+  const spent = Object.entries(SPENT).map(([name, title]) =>
+    makeLine(name, title, "data-spent", 2)
+  );
   const held = Object.entries(HELD).map(([name, title]) => makeLine(name, title, "data-held", 2));
   const strips = held.map(({ name }) => h("span", { "data-held": name }));
   const slices = spent.map(({ name }) => h("span", { "data-spent": name }));
@@ -798,12 +797,12 @@ function frame() {
 /** @param {Config} config @param {Member[]} family @returns {Member | undefined} */
 function member(config, family) {
   return family.find((one) =>
-    Object.entries(config).every(([name, value]) => /** @type {any} */ (one)[name] === value),
+    Object.entries(config).every(([name, value]) => /** @type {any} */ (one)[name] === value)
   );
 }
 
 /** @param {Member} one @returns {Config} */
-function sizesOf({ name, ...sizes }) {
+function sizesOf({ name: _, ...sizes }) {
   return sizes;
 }
 
@@ -826,8 +825,9 @@ function render({ model, el }) {
   const family = () => model.get("family") ?? [];
   /** @returns {Device[]} */
   const devices = () => model.get("devices") ?? [];
-  const chosen = () =>
-    /** @type {Device} */ (devices().find((one) => one.key === running().device) ?? devices()[0]);
+  const chosen =
+    () => /** @type {Device} */ (devices().find((one) => one.key === running().device) ??
+      devices()[0]);
 
   /** The preset that the settings are, if any; its price does not matter. */
   function pressed() {

@@ -1,4 +1,3 @@
-// @ts-check
 // A training run to scrub through: its loss above the floor, what it wrote at each moment, and
 // where one of its heads looked. Everything was measured in Python; here it is only shown.
 
@@ -186,11 +185,13 @@ export function grouped(count) {
 
 /** @param {number} count @returns {string} three digits and a unit: 4734274 as "4.73M" */
 export function short(count) {
-  for (const [unit, name] of /** @type {[number, string][]} */ ([
-    [1e9, "B"],
-    [1e6, "M"],
-    [1e3, "k"],
-  ])) {
+  for (
+    const [unit, name] of /** @type {[number, string][]} */ ([
+      [1e9, "B"],
+      [1e6, "M"],
+      [1e3, "k"],
+    ])
+  ) {
     const rounded = Number((count / unit).toPrecision(3));
     if (rounded >= 1) return rounded + name; // rounded first: 999,600 is 1M, not 1000k
   }
@@ -284,10 +285,12 @@ function frame() {
   const id = `gptlib-tr-${(count += 1)}`;
   const div = (/** @type {string} */ name, /** @type {Record<string, string>} */ more = {}) =>
     h("div", { class: `gptlib-tr-${name}`, ...more });
-  const button = (/** @type {string} */ name, /** @type {string} */ text) =>
-    /** @type {HTMLButtonElement} */ (
-      h("button", { type: "button", class: `gptlib-tr-button gptlib-tr-${name}` }, text)
-    );
+  const button = (
+    /** @type {string} */ name,
+    /** @type {string} */ text,
+  ) => /** @type {HTMLButtonElement} */ (
+    h("button", { type: "button", class: `gptlib-tr-button gptlib-tr-${name}` }, text)
+  );
   const [back, play, next] = [button("back", "◀"), button("play", "Play"), button("next", "▶")];
   back.setAttribute("aria-label", "Moment before");
   next.setAttribute("aria-label", "Next moment");
@@ -400,7 +403,18 @@ function frame() {
   );
   return {
     ...{ id, root, sum, plot, chart, slider, back, play, next, facts, prompts, meter, flags },
-    ...{ verdict: verdictText, prompt, good, leaves, rest, room, score, scoreFill, headName, others },
+    ...{
+      verdict: verdictText,
+      prompt,
+      good,
+      leaves,
+      rest,
+      room,
+      score,
+      scoreFill,
+      headName,
+      others,
+    },
     ...{ othersFill, tokens, looks, about, map, canvas, row, headRow, body, said, looking },
   };
 }
@@ -473,7 +487,7 @@ function render({ model, el }) {
     view.prompts.replaceChildren(legend, ...options);
     // The longest text keeps its room, so that nothing below moves.
     const texts = replay.moments.flatMap((one) =>
-      one.samples.map((sample, i) => Object.values(parts(sample, replay.prompts[i])).join("")),
+      one.samples.map((sample, i) => Object.values(parts(sample, replay.prompts[i])).join(""))
     );
     write(view.room, texts.reduce((a, b) => (b.length > a.length ? b : a), ""));
   }
@@ -534,9 +548,11 @@ function render({ model, el }) {
     view.plot.style.setProperty("--left", `${box.left}px`);
     view.plot.style.setProperty("--right", `${width - box.right}px`);
     const { curve, moments, floor } = replay;
-    const path = curve.steps.map((step, i) => `${x(step).toFixed(1)},${y(curve.losses[i]).toFixed(1)}`);
+    const path = curve.steps.map((step, i) =>
+      `${x(step).toFixed(1)},${y(curve.losses[i]).toFixed(1)}`
+    );
     const dots = moments.map((one) =>
-      s("circle", { class: "gptlib-tr-dot", cx: x(one.step), cy: y(one.held_out), r: 3 }),
+      s("circle", { class: "gptlib-tr-dot", cx: x(one.step), cy: y(one.held_out), r: 3 })
     );
     const line = s("line", { class: "gptlib-tr-now", y1: box.top - 4, y2: box.bottom });
     const dot = s("circle", { class: "gptlib-tr-here", r: 6.5 });
@@ -714,7 +730,7 @@ function render({ model, el }) {
       view.about,
       row === query
         ? `Next comes ${name}. In frames: where it stood, and the token after it, in which an ` +
-            "earlier layer may have noted the name."
+          "earlier layer may have noted the name."
         : "A token looks at itself and at those before it. The darker the tint, the more.",
     );
   }

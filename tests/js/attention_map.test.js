@@ -46,7 +46,11 @@ test("scores of a text that is read in the page need no decoding", () => {
   const scores = Float32Array.of(2, 3, 1, 2, 0, 0, -1, 4);
   const answer = { tokens: ["a", "b"], scores };
   const codes = map.decode(map.fromEngine({ ...tiny, heads: 2 }, answer, "ab"));
-  assert.deepEqual([[...codes.low], [...codes.high], Boolean(codes.above)], [[1, -1], [3, 4], true]);
+  assert.deepEqual([[...codes.low], [...codes.high], Boolean(codes.above)], [
+    [1, -1],
+    [3, 4],
+    true,
+  ]);
   const { scaled, errors, weights } = map.headOf(codes, 0);
   assert.deepEqual([[...scaled], [...errors]], [[2, 3, 1, 2], [0, 0, 0, 0]]);
   const e = Math.exp(-1);

@@ -8,8 +8,10 @@ const near = (found, expected, error = 1e-9) =>
 
 // mean std min max low high near any reach peak below above nan infinite rows
 const NUMBERS = "0.5 2 -9 8 -7.5 8 0.25 -0.001 0.31 30 1 0 0 0 2";
-const line = (name, { shape = "4 6", dtype = "F16", numbers = NUMBERS, bins = "//AAgA", cells = "AfA+/e" } = {}) =>
-  [shape, dtype, numbers, bins, cells, name].join("\t");
+const line = (
+  name,
+  { shape = "4 6", dtype = "F16", numbers = NUMBERS, bins = "//AAgA", cells = "AfA+/e" } = {},
+) => [shape, dtype, numbers, bins, cells, name].join("\t");
 const NAMES = [
   "wte.weight\ttoken_embedding.weight\t",
   "h.{}.ln_1.weight\tblocks.{}.norm_1.scale\t",
@@ -67,7 +69,9 @@ test("blocks fold and unfold", () => {
 test("what is searched for is unfolded: all words, in any name", () => {
   const found = (search) => explorer.linesOf(entries, [], search).map((one) => one.label);
   assert.deepEqual(found("Scale"), ["h.0", "ln_1.weight"]);
-  assert.deepEqual(found("transposed"), [..."h.0,attn.c_attn.weight,h.10,attn.c_attn.weight".split(",")]);
+  assert.deepEqual(found("transposed"), [
+    ..."h.0,attn.c_attn.weight,h.10,attn.c_attn.weight".split(","),
+  ]);
   assert.deepEqual(found("attn h.10"), ["h.10", "attn.c_attn.weight"]);
   assert.deepEqual(found("f32"), ["h.0", "ln_1.weight"]);
   assert.deepEqual(found("nothing of it"), []);

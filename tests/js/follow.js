@@ -4,7 +4,7 @@
 
 import { createInterface } from "node:readline";
 
-import { Tokenizer, pieces } from "../../gptlib/widgets/gpt.js";
+import { pieces, Tokenizer } from "../../gptlib/widgets/gpt.js";
 import { Follower, LostError } from "../../gptlib/widgets/story_follower.js";
 
 let grammar;
@@ -32,7 +32,12 @@ for await (const line of createInterface({ input: process.stdin })) {
   if (!grammar) {
     const tokenizer = new Tokenizer(given.vocabulary);
     const textOf = (id) => new TextDecoder().decode(tokenizer.bytesOf(id));
-    words = { pieces, textOf, encode: (text) => tokenizer.encode(text), endOfText: tokenizer.endOfText };
+    words = {
+      pieces,
+      textOf,
+      encode: (text) => tokenizer.encode(text),
+      endOfText: tokenizer.endOfText,
+    };
     grammar = given.grammar;
     continue;
   }

@@ -43,7 +43,7 @@ function safetensors(tensors, dtype = "F32") {
   let place = 0;
   for (const [name, { shape, data }] of Object.entries(tensors)) {
     const bytes = Buffer.from((dtype === "F16" ? Uint16Array : Float32Array).from(data).buffer);
-    header[name] = { dtype, shape, data_offsets: [place, (place += bytes.length)] };
+    header[name] = { dtype, shape, data_offsets: [place, place += bytes.length] };
     chunks.push(bytes);
   }
   const text = Buffer.from(JSON.stringify(header));
@@ -397,7 +397,7 @@ async function loaded() {
 /** A server that sends these parts, and is silent for ever where one is null, or all of them. */
 function serving(...replies) {
   const asked = [];
-  globalThis.fetch = async (url, { cache, signal }) => {
+  globalThis.fetch = async (_url, { cache, signal }) => {
     asked.push(cache);
     const reply = replies[Math.min(asked.length, replies.length) - 1];
     if (reply instanceof Error) throw reply;
@@ -434,15 +434,17 @@ test("weights that do not arrive, or not whole, are one clear message", async ()
   const damaged = FILE.slice();
   damaged[damaged.length - 1] ^= 1;
   const load = { ...ANNOUNCED, url: "mini", patience: 0.05 };
-  for (const [reply, code, words] of [
-    [404, "network", /do not arrive: the server answers 404\.$/],
-    [new Error("Failed to fetch"), "network", /do not arrive: Failed to fetch\.$/],
-    [null, "network", /nothing came for 0\.05 s\.$/],
-    [[FILE.subarray(0, 9), null], "network", /nothing came for 0\.05 s\.$/],
-    [[FILE.subarray(0, 9)], "truncated", new RegExp(`: 9 of ${FILE.length} bytes arrived\\.$`)],
-    [[FILE, FILE], "corrupt", /longer than \d+ bytes\.$/],
-    [[damaged], "corrupt", /SHA-256/],
-  ]) {
+  for (
+    const [reply, code, words] of [
+      [404, "network", /do not arrive: the server answers 404\.$/],
+      [new Error("Failed to fetch"), "network", /do not arrive: Failed to fetch\.$/],
+      [null, "network", /nothing came for 0\.05 s\.$/],
+      [[FILE.subarray(0, 9), null], "network", /nothing came for 0\.05 s\.$/],
+      [[FILE.subarray(0, 9)], "truncated", new RegExp(`: 9 of ${FILE.length} bytes arrived\\.$`)],
+      [[FILE, FILE], "corrupt", /longer than \d+ bytes\.$/],
+      [[damaged], "corrupt", /SHA-256/],
+    ]
+  ) {
     serving(reply);
     const worker = wire();
     const answer = (await worker.ask("load", load)).at(-1);
@@ -462,12 +464,14 @@ test("a kept file that is no longer the right one is fetched anew", async () => 
 test("files that are announced wrongly, and programs that are not there, are errors", async () => {
   const nan = safetensors({ "wte.weight": { shape: [1], data: [NaN] } });
   const sha256 = createHash("sha256").update(nan).digest("hex");
-  for (const [wrong, code, words] of [
-    [{ weights: nan.buffer, bytes: nan.length, sha256 }, "corrupt", /wte\.weight is damaged/],
-    [{ config: { ...SETTINGS, n_embd: 24 } }, "corrupt", /wte\.weight is \(259,12\)/],
-    [{ config: { ...SETTINGS, vocab_size: 99 } }, "input", /259 tokens, and the model 99/],
-    [{ gpt: PROGRAM.replace("gpt.js", "none.js") }, "network", /program does not arrive/],
-  ]) {
+  for (
+    const [wrong, code, words] of [
+      [{ weights: nan.buffer, bytes: nan.length, sha256 }, "corrupt", /wte\.weight is damaged/],
+      [{ config: { ...SETTINGS, n_embd: 24 } }, "corrupt", /wte\.weight is \(259,12\)/],
+      [{ config: { ...SETTINGS, vocab_size: 99 } }, "input", /259 tokens, and the model 99/],
+      [{ gpt: PROGRAM.replace("gpt.js", "none.js") }, "network", /program does not arrive/],
+    ]
+  ) {
     const answer = (await wire().ask("load", { ...ANNOUNCED, weights: FILE, ...wrong })).at(-1);
     assert.deepEqual([answer.type, answer.code], ["error", code]);
     assert.match(answer.message, words);
@@ -513,7 +517,7 @@ test("a text is fed and continued, the same with the same seed", async () => {
   const write = async (seed) => {
     await worker.ask("feed", { text: "the é" });
     const messages = await worker.ask("continue", { count: 12, seed, sampling: { topK: 5 } });
-    return messages.slice(0, -1).map(({ id, ...message }) => message);
+    return messages.slice(0, -1).map(({ id: _, ...message }) => message);
   };
   const tokens = await write(4);
   assert.deepEqual(await write(4), tokens);
@@ -671,16 +675,18 @@ test("scores of all heads come with those that the mask hides", async () => {
 
 test("requests that make no sense are answered", async () => {
   const worker = await loaded();
-  for (const [type, details, words] of [
-    ["nonsense", {}, /no request nonsense/],
-    ["toString", {}, /no request toString/],
-    ["feed", {}, /a text, or ids from 0 to 258/],
-    ["feed", { ids: [] }, /a text, or ids/],
-    ["feed", { ids: [259] }, /a text, or ids/],
-    ["feed", { text: "a", sampling: { topP: 2 } }, /top-p/],
-    ["continue", { sampling: { temperature: -1 } }, /temperature/],
-    ["losses", { ids: ["1"] }, /a text, or ids/],
-  ]) {
+  for (
+    const [type, details, words] of [
+      ["nonsense", {}, /no request nonsense/],
+      ["toString", {}, /no request toString/],
+      ["feed", {}, /a text, or ids from 0 to 258/],
+      ["feed", { ids: [] }, /a text, or ids/],
+      ["feed", { ids: [259] }, /a text, or ids/],
+      ["feed", { text: "a", sampling: { topP: 2 } }, /top-p/],
+      ["continue", { sampling: { temperature: -1 } }, /temperature/],
+      ["losses", { ids: ["1"] }, /a text, or ids/],
+    ]
+  ) {
     const [answer] = await worker.ask(type, details);
     assert.deepEqual([answer.type, answer.code], ["error", "input"]);
     assert.match(answer.message, words);
@@ -693,6 +699,8 @@ test("requests that make no sense are answered", async () => {
 // Page
 
 test("a browser without workers says so, and one whose worker breaks", async () => {
+  const { Worker } = globalThis;
+  delete globalThis.Worker;
   const none = connect({ worker: "w.js", gpt: "g.js" });
   await assert.rejects(none.ask("feed"), { code: "worker", message: /cannot run.*Worker/ });
   const made = [];
@@ -729,6 +737,6 @@ test("a browser without workers says so, and one whose worker breaks", async () 
     model.close();
     assert.ok(worker.gone);
   } finally {
-    delete globalThis.Worker;
+    globalThis.Worker = Worker;
   }
 });

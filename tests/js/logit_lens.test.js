@@ -68,7 +68,9 @@ test("what the attention map has too is the same, to the letter", () => {
   };
   for (const name of ["fromBase64", "label", "spoken", "plural"]) {
     const start = `export function ${name}(`;
-    const copies = ["logit_lens", "attention_map"].map((file) => piece(source(file), start, "\n}\n"));
+    const copies = ["logit_lens", "attention_map"].map((file) =>
+      piece(source(file), start, "\n}\n")
+    );
     assert.equal(...copies);
   }
   assert.equal(lens.label(" \xe2"), maps.label(" \xe2"));

@@ -124,8 +124,8 @@ test("areas are as large as their parts, and keep their order", () => {
           assert.ok(Math.abs(width * height - share) < 1e-12, part.path);
           for (const end of [x, y, x + width, y + height]) assert.ok(end >= 0 && end < 1 + 1e-12);
           for (const other of found.slice(i + 1)) {
-            const apart =
-              other.x >= x + width - 1e-12 || other.y >= y + height - 1e-12 || other.x < x - 1e-12;
+            const apart = other.x >= x + width - 1e-12 || other.y >= y + height - 1e-12 ||
+              other.x < x - 1e-12;
             assert.ok(apart, `${part.path}: areas overlap`);
           }
         });

@@ -76,7 +76,12 @@ test("top-k keeps so many, top-p the fewest that add up to it, of what top-k lef
   const possible = (top_k, top_p) => bench.settle(four, { temperature: 1, top_k, top_p }).possible;
   assert.deepEqual([1, 2, 4, 99].map((k) => possible(k, null)), [1, 2, 4, 4]);
   assert.deepEqual([0.05, 0.399, 0.401, 0.699, 0.701, 1].map((p) => possible(null, p)), [
-    1, 1, 2, 2, 3, 4,
+    1,
+    1,
+    2,
+    2,
+    3,
+    4,
   ]);
   assert.equal(possible(2, 0.55), 1); // 0.4 of 0.7 is more than 0.55
   assert.equal(possible(2, 0.6), 2);

@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { Follower, LostError, dress } from "../../gptlib/widgets/story_follower.js";
+import { dress, Follower, LostError } from "../../gptlib/widgets/story_follower.js";
 import * as surprise from "../../gptlib/widgets/surprise.js";
 
 const near = (found, expected, error = 1e-12) =>
@@ -10,7 +10,12 @@ const near = (found, expected, error = 1e-12) =>
 // A grammar of few words, and tokens that are letters and signs: a piece has several tokens.
 const GRAMMAR = {
   story: [
-    { line: [{ draw: "child", as: "hero", capital: true }, " ran. ", { draw: "end.", by: ["hero", "he"] }] },
+    {
+      line: [{ draw: "child", as: "hero", capital: true }, " ran. ", {
+        draw: "end.",
+        by: ["hero", "he"],
+      }],
+    },
     { line: ["It was ", { draw: "thing", article: true }, "."], weight: 3 },
   ],
   child: [
@@ -42,7 +47,10 @@ test("a word is dressed as Python dresses it", () => {
 test("the best predictor loses −log of the share of the stories that go on so", () => {
   const { follower, found } = read("It was an owl.");
   near(found[0].surprisal, -Math.log(3 / 4)); // "I", or a child's letter
-  near(found[0].entropy, -(3 / 4) * Math.log(3 / 4) - (1 / 16) * Math.log(1 / 16) - (3 / 16) * Math.log(3 / 16));
+  near(
+    found[0].entropy,
+    -(3 / 4) * Math.log(3 / 4) - (1 / 16) * Math.log(1 / 16) - (3 / 16) * Math.log(3 / 16),
+  );
   near(found[8].surprisal, Math.log(2)); // "an", not "a ": it is decided in the piece " an"
   near(found.reduce((sum, one) => sum + one.surprisal, 0), -Math.log((3 / 4) * (1 / 2)));
   assert.deepEqual([...follower.next], [[0, 1]]);
@@ -83,7 +91,11 @@ test("a text is followed to its end, or to where it leaves the grammar", async (
 
 const whole = {
   ...{ tokens: [" One", " fox", ""], loss: [0.5, 2, 0.01], surprisal: [0.4, 2.5, 0] },
-  ...{ entropy: [0.6, 1.5, 0], possible: [3, 9, 1], shares: [[7, 0.67, 0.61, 9, 0.2, 0.3], [], []] },
+  ...{
+    entropy: [0.6, 1.5, 0],
+    possible: [3, 9, 1],
+    shares: [[7, 0.67, 0.61, 9, 0.2, 0.3], [], []],
+  },
   ...{ names: { 7: " One", 9: " Two" }, end: { kind: "whole" } },
 };
 const leaves = {
@@ -129,7 +141,13 @@ test("what could come is listed with both shares, and what is left", () => {
 });
 
 test("numbers keep two digits and are never falsely certain", () => {
-  assert.deepEqual([0.694, -0.5, -0.001, Infinity, NaN].map(surprise.nats), ["0.69", "−0.50", "0.00", "∞", "–"]);
+  assert.deepEqual([0.694, -0.5, -0.001, Infinity, NaN].map(surprise.nats), [
+    "0.69",
+    "−0.50",
+    "0.00",
+    "∞",
+    "–",
+  ]);
   assert.deepEqual([0.2, -0.2, 0.001].map(surprise.signed), ["+0.20", "−0.20", "0.00"]);
   const shares = [0, 1, 0.0001, 0.99999, 0.5, null];
   assert.deepEqual(shares.map(surprise.percent), ["0%", "100%", "<0.1%", ">99.9%", "50.0%", "–"]);
@@ -147,7 +165,10 @@ test("tokens are visible, whatever they are", () => {
 });
 
 test("a token and an end are told in words", () => {
-  assert.match(surprise.explain(whole, 0), /lost 0\.50 .* loses 0\.40 .* expects 0\.60 .* 3 tokens/);
+  assert.match(
+    surprise.explain(whole, 0),
+    /lost 0\.50 .* loses 0\.40 .* expects 0\.60 .* 3 tokens/,
+  );
   assert.match(surprise.explain(whole, 2), /lost 0\.01 nats here\. Only this token could come/);
   assert.match(surprise.explain(leaves, 1), /probability 0, an infinite surprisal/);
   assert.match(surprise.explain(leaves, 2), /left the grammar before/);

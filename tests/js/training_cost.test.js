@@ -69,16 +69,18 @@ test("sharding cuts what each device holds, and loses nothing", () => {
 });
 
 test("counts are read as people type them, and written so that they can be read", () => {
-  for (const [text, value] of [
-    ["300B", 300e9],
-    ["300 billion", 300e9],
-    ["300,000", 300_000],
-    ["3e11", 3e11],
-    ["0.7B", 7e8],
-    ["23.6 m", 23_600_000],
-    ["1.5T", 1.5e12],
-    [" 12 ", 12],
-  ]) {
+  for (
+    const [text, value] of [
+      ["300B", 300e9],
+      ["300 billion", 300e9],
+      ["300,000", 300_000],
+      ["3e11", 3e11],
+      ["0.7B", 7e8],
+      ["23.6 m", 23_600_000],
+      ["1.5T", 1.5e12],
+      [" 12 ", 12],
+    ]
+  ) {
     assert.equal(widget.parseCount(text), value, text);
   }
   for (const text of ["", "B", "3x", "1 2", "-3", "NaN", "Infinity", "1..2"]) {
@@ -92,15 +94,17 @@ test("counts are read as people type them, and written so that they can be read"
 });
 
 test("each box shows what it reads", () => {
-  for (const [name, value, text] of [
-    ["n_tokens", 300e9, "300B"],
-    ["utilization", 0.45, "45"],
-    ["utilization", 0.07, "7"],
-    ["flops_per_second", 989.5e12, "989.5"],
-    ["flops_per_second", 0.1e12, "0.1"],
-    ["price_per_device_hour", 1.25, "1.25"],
-    ["n_devices", 1024, "1,024"],
-  ]) {
+  for (
+    const [name, value, text] of [
+      ["n_tokens", 300e9, "300B"],
+      ["utilization", 0.45, "45"],
+      ["utilization", 0.07, "7"],
+      ["flops_per_second", 989.5e12, "989.5"],
+      ["flops_per_second", 0.1e12, "0.1"],
+      ["price_per_device_hour", 1.25, "1.25"],
+      ["n_devices", 1024, "1,024"],
+    ]
+  ) {
     assert.equal(widget.shownAs(name, value), text);
     assert.equal(widget.readAs(name, text), value);
   }
@@ -130,12 +134,14 @@ test("what is wrong with a run is said in a line", () => {
 });
 
 test("every figure says what it rests on", () => {
-  for (const changes of [
-    {},
-    { counting: "products" },
-    { n_devices: 1024, utilization: 0.45, sharded: true },
-    { flops_per_second: 1e12 },
-  ]) {
+  for (
+    const changes of [
+      {},
+      { counting: "products" },
+      { n_devices: 1024, utilization: 0.45, sharded: true },
+      { flops_per_second: 1e12 },
+    ]
+  ) {
     const run = { ...RUN, ...changes };
     const why = widget.assumptions(GPT3, run, V100);
     assert.deepEqual(Object.keys(why), ["flops", "device_years", "days", "price", "memory"]);

@@ -3,8 +3,21 @@ import { test } from "node:test";
 
 import * as replay from "../../gptlib/widgets/training_replay.js";
 
-const story = { parses: true, fails_at: null, expected: [], names: true, pronouns: true, object: true };
-const wrong = (text, fails_at, expected = []) => ({ ...story, parses: false, text, fails_at, expected });
+const story = {
+  parses: true,
+  fails_at: null,
+  expected: [],
+  names: true,
+  pronouns: true,
+  object: true,
+};
+const wrong = (text, fails_at, expected = []) => ({
+  ...story,
+  parses: false,
+  text,
+  fails_at,
+  expected,
+});
 const near = (found, expected, error = 1e-12) =>
   assert.ok(Math.abs(found - expected) <= error, `${found} is not ${expected}`);
 
