@@ -18,7 +18,7 @@ import gptlib
 from tools import release, repository
 
 ROOT = Path(__file__).resolve().parent.parent
-NOTEBOOKS = sorted(ROOT.glob("notebooks/**/[!.]*.ipynb"))
+NOTEBOOKS = [path for path in release.pinned() if path.suffix == ".ipynb"]
 DAY = datetime.date(2031, 2, 3)
 
 
@@ -42,9 +42,16 @@ def test_the_set_up_installs_this_release(path):
     wanted = f"git+{repository.repository()}@v{gptlib.__version__}"
     found = re.findall(r"git\+[^\s\"'\\]+", path.read_text("utf-8"))
     assert found == [wanted], (
-        f"{path.name} installs {found}, once must be {wanted}: "
+        f"{path.name} installs {found}, and must install {wanted}, once: "
         "copy the set-up cell of notebooks/01_what_a_gpt_is.ipynb"
     )
+
+
+def test_the_pages_tell_to_install_this_release():
+    """A notebook that a reader downloads is the release's, and so must the library be."""
+    pages = "\n".join(path.read_text("utf-8") for path in sorted(ROOT.glob("book/*.md")))
+    found = set(re.findall(r"git\+[^\s\"'\\]+", pages))
+    assert found == {f"git+{repository.repository()}@v{gptlib.__version__}"}
 
 
 # ---- make release -------------------------------------------------------------------------------
@@ -57,7 +64,12 @@ def copy(tmp_path, monkeypatch):
         monkeypatch.setenv(f"GIT_AUTHOR_{name}", value)
         monkeypatch.setenv(f"GIT_COMMITTER_{name}", value)
     paths = [release.VERSION_FILE, release.CHANGELOG, release.CITATION, *NOTEBOOKS]
-    paths += [ROOT / "tools/release.py", ROOT / "tools/repository.py", ROOT / "_config.yml"]
+    paths += [
+        *ROOT.glob("book/*.md"),
+        ROOT / "tools/release.py",
+        ROOT / "tools/repository.py",
+        ROOT / "_config.yml",
+    ]
     for path in paths:
         target = tmp_path / path.relative_to(ROOT)
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -98,6 +110,8 @@ def test_a_release_is_one_tagged_commit_and_nothing_is_pushed(copy):
     citation = yaml.safe_load((copy / "CITATION.cff").read_text("utf-8"))
     assert citation["version"] == "99.0.1"
     assert citation["date-released"].year >= 2026
+    pages = "".join(path.read_text("utf-8") for path in (copy / "book").iterdir())
+    assert set(re.findall(r"@v[\d.]+", pages)) == {"@v99.0.1"}
 
 
 def test_a_release_changes_one_line_of_every_notebook(copy):

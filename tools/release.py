@@ -12,6 +12,7 @@ import datetime
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 from tools.repository import ROOT
 
@@ -90,15 +91,21 @@ def write(new: str, day: datetime.date) -> None:
     texts[CITATION] = re.sub(
         r"^date-released: .+$", f"date-released: {day.isoformat()}", citation, flags=re.M
     )
-    for path in sorted(ROOT.glob("notebooks/**/*.ipynb")):
+    for path in pinned():
         texts[path] = pin(path.read_bytes().decode("utf-8"), new)
     for path, text in texts.items():
         path.write_bytes(text.encode("utf-8"))
 
 
-def pin(notebook: str, new: str) -> str:
-    """Let a notebook's set-up cell install the tag of the release."""
-    return re.sub(r"(git\+https://[\w./-]+)(@v[\d.]+)?", rf"\g<1>@v{new}", notebook)
+def pinned() -> list[Path]:
+    """List the files that tell a reader to install the library: notebooks and prose pages."""
+    notebooks = (p for p in ROOT.glob("notebooks/**/*.ipynb") if p.parent.name[0] != ".")
+    return sorted([*notebooks, *ROOT.glob("book/*.md")])
+
+
+def pin(text: str, new: str) -> str:
+    """Let what installs the library, such as a set-up cell, name the tag of the release."""
+    return re.sub(r"(git\+https://[\w./-]+)(@v[\d.]+)?", rf"\g<1>@v{new}", text)
 
 
 def release(new: str, day: datetime.date) -> None:
