@@ -20,8 +20,8 @@ help:  ## list what make can do
 test: .venv/.complete lint book  ## everything that CI runs
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
-notebooks: .venv/.complete  ## re-execute every notebook in place
-	@$(BIN)/python tools/execute.py
+notebooks: .venv/.complete  ## re-execute every notebook in place, or one: NOTEBOOK=notebooks/….ipynb
+	@$(BIN)/python tools/execute.py $(NOTEBOOK)
 
 lab: .venv/.complete  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter-lab notebooks/01_what_a_gpt_is.ipynb

@@ -15,6 +15,7 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
+import gptlib
 from tools import bootstrap, build, lock, repository
 
 if sys.version_info >= (3, 11):
@@ -265,6 +266,39 @@ def test_workflows_fit_the_schema():
     ]
     process = subprocess.run([*command, *workflows], capture_output=True, text=True)
     assert process.returncode == 0, process.stdout
+
+
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ("dependabot", ".github/dependabot.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/cell_output.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_settings_of_services_fit_their_schemas(schema, name):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    process = subprocess.run([*command, ROOT / name], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
+
+
+def test_the_issue_form_s_command_prints_the_versions():
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/cell_output.yml").read_text("utf-8"))
+    (words,) = [
+        part["attributes"]["description"] for part in form["body"] if part.get("id") == "versions"
+    ]
+    code = re.search(r"`(.+)`", words)[1]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert f"gptlib {gptlib.__version__}\n" in process.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
+@pytest.mark.parametrize("name", [".ci/run", ".devcontainer/set_up", ".binder/postBuild"])
+def test_scripts_of_services_can_be_run(name):
+    assert os.access(ROOT / name, os.X_OK)
+    process = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
 
 
 def test_every_requirement_is_pinned_exactly():
