@@ -99,8 +99,8 @@ def write(new: str, day: datetime.date) -> None:
 
 def pinned() -> list[Path]:
     """List the files that tell a reader to install the library: notebooks and prose pages."""
-    notebooks = (p for p in ROOT.glob("notebooks/**/*.ipynb") if p.parent.name[0] != ".")
-    return sorted([*notebooks, *ROOT.glob("book/*.md")])
+    paths = sorted([*ROOT.glob("notebooks/**/*.ipynb"), *ROOT.glob("book/*.md")])
+    return [path for path in paths if path.parent.name != ".ipynb_checkpoints"]
 
 
 def pin(text: str, new: str) -> str:
