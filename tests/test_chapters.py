@@ -8,6 +8,7 @@ from __future__ import annotations
 import importlib
 import re
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import pytest
@@ -57,7 +58,7 @@ def test_chapters_are_numbered_without_a_gap():
 def test_the_table_of_contents_lists_the_chapters():
     wanted = [f"notebooks/{path.stem}" for path in CHAPTERS]
     found = [entry["file"] for entry in listed("Chapters")]
-    assert found == wanted, f"_toc.yml, 'Chapters': list {wanted}, in this order"
+    assert found == wanted, _difference("Chapters", found, wanted)
 
 
 def test_the_table_of_contents_lists_the_solutions():
@@ -65,7 +66,14 @@ def test_the_table_of_contents_lists_the_solutions():
         {"file": f"notebooks/solutions/{path.stem}", "title": f"Chapter {number(path)}"}
         for path in CHAPTERS
     ]
-    assert listed("Worked solutions") == wanted, f"_toc.yml, 'Worked solutions': list {wanted}"
+    found = listed("Worked solutions")
+    assert found == wanted, _difference("Worked solutions", found, wanted)
+
+
+def _difference(part: str, found: list[Any], wanted: list[Any]) -> str:
+    add = [entry for entry in wanted if entry not in found]
+    remove = [entry for entry in found if entry not in wanted]
+    return f"_toc.yml, '{part}': add {add}, remove {remove}; in the order of the chapters"
 
 
 @each_chapter
@@ -129,7 +137,7 @@ def _checked(path: Path) -> set[str]:
 
 @each_chapter
 def test_exercises_are_numbered_by_their_chapter(path):
-    for place in (path, path.parent / "solutions" / path.name):
+    for place in (path, *path.parent.glob(f"solutions/{path.name}")):
         other = {name for name in _checked(place) if name.partition(".")[0] != str(number(path))}
         assert not other, (
             f"{place.relative_to(ROOT)} is chapter {number(path)}, but checks {sorted(other)}"
