@@ -137,6 +137,25 @@ export function onFrame(run) {
   };
 }
 
+/** Draws again what may be much, only when it must. */
+class Guard extends Directive {
+  /** @type {unknown[] | null} */
+  before = null;
+
+  /** @param {unknown} _ @param {[unknown[], () => unknown]} values */
+  update(_, [values, draw]) {
+    if (this.before?.every((value, i) => Object.is(value, values[i]))) return noChange;
+    this.before = values;
+    return draw();
+  }
+}
+
+/**
+ * A part of a view that is drawn again only when one of the values that it rests on has changed.
+ * @type {(values: unknown[], draw: () => unknown) => unknown}
+ */
+export const guard = directive(Guard);
+
 // ---------------------------------------------------------------------------------------------
 // Controls
 

@@ -17,5 +17,28 @@ export function moved(key, at, count, keys = {}) {
   return to === undefined ? null : Math.min(Math.max(to, 0), count - 1);
 }
 
+/**
+ * Where a key leads in a grid, or nowhere.
+ * @param {string} key
+ * @param {[number, number]} at row and column
+ * @param {[number, number]} counts of rows and of columns
+ * @returns {[number, number] | null}
+ */
+export function movedInGrid(key, [row, column], [rows, columns]) {
+  const to = /** @type {Record<string, [number, number]>} */ ({
+    ArrowUp: [row - 1, column],
+    ArrowDown: [row + 1, column],
+    ArrowLeft: [row, column - 1],
+    ArrowRight: [row, column + 1],
+    Home: [row, 0],
+    End: [row, columns - 1],
+    PageUp: [0, column],
+    PageDown: [rows - 1, column],
+  })[key];
+  const within = (/** @type {number} */ i, /** @type {number} */ n) =>
+    Math.min(Math.max(i, 0), n - 1);
+  return to ? [within(to[0], rows), within(to[1], columns)] : null;
+}
+
 /** @param {KeyboardEvent} event @returns {boolean} whether it is the browser's, not the widget's */
 export const withModifier = ({ altKey, ctrlKey, metaKey }) => altKey || ctrlKey || metaKey;
