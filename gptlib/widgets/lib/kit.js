@@ -137,22 +137,41 @@ export function onFrame(run) {
   };
 }
 
+/**
+ * Run something whenever the page may have taken other colors.
+ * @param {() => void} run
+ * @returns {() => void} what ends it
+ */
+export function onTheme(run) {
+  const themed = new MutationObserver(run);
+  for (const element of [document.documentElement, document.body]) {
+    themed.observe(element, { attributes: true });
+  }
+  const media = ["(prefers-color-scheme: dark)", "print"].map((query) => window.matchMedia(query));
+  for (const query of media) query.addEventListener("change", run);
+  return () => {
+    themed.disconnect();
+    for (const query of media) query.removeEventListener("change", run);
+  };
+}
+
 /** Draws again what may be much, only when it must. */
 class Guard extends Directive {
   /** @type {unknown[] | null} */
   before = null;
 
-  /** @param {unknown} _ @param {[unknown[], () => unknown]} values */
-  update(_, [values, draw]) {
+  /** @param {Part} part @param {[unknown[], (element: any) => unknown]} values */
+  update({ element }, [values, draw]) {
     if (this.before?.every((value, i) => Object.is(value, values[i]))) return noChange;
     this.before = values;
-    return draw();
+    return draw(element);
   }
 }
 
 /**
- * A part of a view that is drawn again only when one of the values that it rests on has changed.
- * @type {(values: unknown[], draw: () => unknown) => unknown}
+ * A part of a view that is drawn again only when one of the values that it rests on has changed. In
+ * the tag of a canvas, what draws on it is given the canvas.
+ * @type {(values: unknown[], draw: (element: any) => unknown) => unknown}
  */
 export const guard = directive(Guard);
 
