@@ -84,7 +84,7 @@ HARNESS = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"
 <link rel="stylesheet" href="style.css"><main style="width: 736px"></main>
 <template>%s</template>
 <script type="module">
-  import { mount } from "./host.js";
+  import { mount } from "./page/host.js";
   const frame = () => new Promise(requestAnimationFrame);
   document.querySelector("main").append(document.querySelector("template").content);
   window.go = async () => {

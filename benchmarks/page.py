@@ -32,7 +32,7 @@ MINI = WIDGETS.parent / "assets" / "mini"
 # `first` loads the model and writes one token after a prompt; `write` writes on, whatever ends.
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p></p>
 <script type="module">
-  import { connect } from "./gpt_worker.js";
+  import { connect } from "./page/gpt_worker.js";
   const announced = ANNOUNCED;
   announced.vocabulary = await (await fetch("vocabulary.json")).json();
   announced.url = new URL("model.safetensors", location.href).href;

@@ -1,33 +1,64 @@
-"""What all widgets share: one front end each, one stylesheet, and an output in three forms."""
+"""What all widgets share: how they reach a front end, and an output in three forms."""
 
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any, ClassVar
 
 import anywidget
+import ipywidgets
+import traitlets
+
+from gptlib.widgets import linker
 
 MIME_TYPE = "application/vnd.gptlib.widget+json"
 
-_FOLDER = Path(__file__).resolve().parent
+
+class Kit(ipywidgets.Widget):  # type: ignore[misc, unused-ignore]
+    """The modules and the style that all widgets share, which a notebook gets once.
+
+    It has no view. A widget names it in its trait ``_kit``, and ``lib/link.js`` asks for it there.
+    """
+
+    modules: traitlets.List[Any] = traitlets.List().tag(sync=True)
+    css = traitlets.Unicode().tag(sync=True)
+
+    _shared: ClassVar[Kit | None] = None
+
+    def __init__(self) -> None:
+        names = sorted(f"lib/{path.name}" for path in (linker.FOLDER / "lib").glob("*.js"))
+        super().__init__(modules=linker.linked(*names), css=linker.css("lib/base.css"))
+
+    @classmethod
+    def shared(cls) -> Kit:
+        """Return the kit of this process, which is made anew if somebody has closed it."""
+        if cls._shared is None or cls._shared.comm is None:
+            cls._shared = cls()
+        return cls._shared
 
 
 class Widget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
     """An anywidget whose output also draws in a page without a kernel, and reads as plain text.
 
-    A subclass names its module in ``_module``: the JavaScript of that name beside this file draws
-    it, in a notebook and in the page alike.
+    A subclass names itself in ``_module``: the JavaScript and the CSS of that name beside this
+    file draw it, in a notebook and in the page alike.
     """
 
     _module: ClassVar[str]
-    _css = _FOLDER / "style.css"
+    _esm = linker.FOLDER / "lib" / "link.js"
     _ipython_display_ = None  # ipywidgets 7 displays by this hook, which would hide our bundle
 
+    _kit = traitlets.Instance(Kit).tag(sync=True, **ipywidgets.widget_serialization)
+    _program = traitlets.Unicode().tag(sync=True)
+
+    def __init__(self, **traits: Any) -> None:
+        (*_, (_, program)) = linker.linked(f"{self._module}.js")
+        super().__init__(_kit=Kit.shared(), _program=program, **traits)
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """Find the subclass's JavaScript."""
+        """Find the subclass's style."""
         if "_module" in cls.__dict__:  # not in the class that traitlets makes for each widget
-            cls._esm = _FOLDER / f"{cls._module}.js"
+            cls._css = linker.css(f"{cls._module}.css")
         super().__init_subclass__(**kwargs)
 
     def state(self) -> dict[str, Any]:

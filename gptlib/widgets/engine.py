@@ -10,10 +10,10 @@ import hashlib
 import json
 from functools import cache
 from importlib.resources import files
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gptlib.widgets.base import Widget
+from gptlib.widgets.linker import linked
 
 if TYPE_CHECKING:
     from torch import nn
@@ -22,8 +22,6 @@ WEIGHTS = "mini.safetensors"
 """The name of the weights among a site's files,"""
 ABOUT = "mini.json"
 """and of what :func:`about` says of them."""
-
-_FOLDER = Path(__file__).resolve().parent
 
 
 @cache
@@ -64,9 +62,9 @@ class EngineWidget(Widget):
     def _hand_over(self, _: Any, content: Any, buffers: Any) -> None:
         if not isinstance(content, dict) or content.get("type") != "engine":
             return
-        code = {name: (_FOLDER / f"{name}.js").read_text("utf-8") for name in ("gpt_worker", "gpt")}
+        modules = linked("page/gpt_worker.js", "page/gpt.js")
         load = {**about(), "vocabulary": json.loads(vocabulary_json("stories"))}
-        self.send({"type": "engine", "code": code, "load": load}, buffers=[weights()])
+        self.send({"type": "engine", "modules": modules, "load": load}, buffers=[weights()])
 
 
 def is_mini(model: nn.Module) -> bool:

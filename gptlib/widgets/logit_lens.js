@@ -538,7 +538,7 @@ function render({ model, el }) {
   let gone = false;
 
   async function addReader() {
-    const { pageReader } = await import(new URL("./page_reader.js", import.meta.url).href);
+    const { pageReader } = await import(new URL("./lib/reader.js", import.meta.url).href);
     if (gone) return;
     reader = pageReader(h, model, "gptlib-ll", bytes, readHere, say);
     view.error.before(reader.root);

@@ -10,6 +10,7 @@ from __future__ import annotations
 import html
 import json
 import posixpath
+import re
 from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
@@ -23,11 +24,11 @@ from gptlib import __version__
 from gptlib.widgets import engine
 from gptlib.widgets.architecture_map import family
 from gptlib.widgets.base import MIME_TYPE
+from gptlib.widgets.linker import FOLDER, all_imports
 from gptlib.widgets.surprise import GRAMMAR, grammar_json
 from gptlib.widgets.training_cost import devices
 from gptlib.widgets.training_replay import ASSET as REPLAY
 
-_FOLDER = Path(__file__).resolve().parent
 _HTML_BUILDERS = ("html", "dirhtml", "singlehtml")
 
 # What a page adds to a widget's stored state, because it is the same everywhere. host.js fetches
@@ -113,9 +114,12 @@ def _depart_described_image(translator: Any, node: described_image) -> None:
 
 def write_files(folder: Path) -> None:
     """Write everything that the widgets load in a page into ``folder``."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for source in sorted([*_FOLDER.glob("*.js"), _FOLDER / "style.css"]):
-        _write(folder / source.name, source.read_bytes())
+    for part in ("", "lib", "page"):
+        (folder / part).mkdir(parents=True, exist_ok=True)
+        for source in sorted(
+            path for kind in ("js", "css") for path in (FOLDER / part).glob(f"*.{kind}")
+        ):
+            _write(folder / part / source.name, source.read_bytes())
     for name in ("stories", "gpt2"):
         _write(folder / f"{name}_vocabulary.json", engine.vocabulary_json(name).encode())
     _write(folder / GRAMMAR, grammar_json().encode())
@@ -135,16 +139,34 @@ def _add_files_to_site(app: Sphinx) -> None:
         write_files(Path(app.outdir) / "_static" / "gptlib")
 
 
+def loaded(names: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Return the style sheets and the shared modules that widgets of some kinds load in a page.
+
+    A page asks for the shared modules at once, so that no widget waits for a second answer.
+    """
+    names = sorted(set(names))
+    styles = ["lib/base.css", *(f"{name}.css" for name in names)]
+    return styles, all_imports(["page/host.js", *(f"{name}.js" for name in names)])
+
+
 def _add_files_to_page(
     app: Sphinx, pagename: str, templatename: str, context: dict[str, Any], doctree: Any
 ) -> None:
-    if doctree is not None and any(_widgets(doctree)):
-        app.add_css_file("gptlib/style.css")
-        app.add_js_file("gptlib/host.js", type="module")
+    names = [] if doctree is None else re.findall(r'data-gptlib-widget="(\w+)"', _widgets(doctree))
+    if not names:
+        return
+    styles, modules = loaded(names)
+    for style in styles:
+        app.add_css_file(f"gptlib/{style}")
+    app.add_js_file("gptlib/page/host.js", type="module")
+    addresses = (context["pathto"](f"_static/gptlib/{name}", resource=True) for name in modules)
+    links = [f'<link rel="modulepreload" href="{address}">' for address in addresses]
+    context["metatags"] = "\n".join([context.get("metatags", ""), *links])
 
 
-def _widgets(doctree: nodes.document) -> Iterable[nodes.raw]:
-    return (node for node in doctree.findall(nodes.raw) if "gptlib-output" in node["classes"])
+def _widgets(doctree: nodes.document) -> str:
+    found = (node for node in doctree.findall(nodes.raw) if "gptlib-output" in node["classes"])
+    return "".join(node.astext() for node in found)
 
 
 def setup(app: Sphinx) -> dict[str, Any]:

@@ -5,6 +5,8 @@
 // Each token is drawn with a seed of its own, made from the reader's seed and the token's place. So
 // a text depends only on its beginning, the settings and the seed, however often it was stopped.
 
+import { openModel } from "./lib/engine.js";
+
 /**
  * @typedef {{ id: number, text: string, own: number, drawn?: number }} Alternative  two
  *   probabilities: the model's own, and with the sampling
@@ -230,33 +232,6 @@ export function flow(text) {
 
 // ---------------------------------------------------------------------------------------------
 // The model
-
-/**
- * Ask for the mini model, which a page has among its files and in Jupyter the kernel sends, and
- * load it into a worker of its own.
- * @param {Model} model the widget's
- * @param {(part: { loaded: number, total: number }) => void} onProgress
- * @param {AbortSignal} signal stops it, and closes the worker
- */
-async function openModel(model, onProgress, signal) {
-  const [answer, buffers] = await new Promise((resolve) => {
-    /** @param {any} content @param {DataView[]} buffers */
-    const hear = (content, buffers) => {
-      if (content?.type !== "engine") return;
-      model.off("msg:custom", hear);
-      resolve([content, buffers]);
-    };
-    model.on("msg:custom", hear);
-    model.send({ type: "engine" });
-  });
-  if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
-  /** @param {string} code */
-  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const { code } = answer;
-  const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
-  const { open } = await import(urls.worker);
-  return open(urls, { ...answer.load, weights: buffers[0] }, onProgress, signal);
-}
 
 /**
  * Wait, but no longer than until the signal comes, and not at all in a page that nobody sees.

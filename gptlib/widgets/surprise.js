@@ -2,6 +2,9 @@
 // predictor loses, which knows the grammar. Python stores this of a few stories. Any other text is
 // judged here, by the mini model (gpt.js, in a worker) and the exact grammar (story_follower.js).
 
+import { openModel, request } from "./lib/engine.js";
+import { link } from "./lib/link.js";
+
 /**
  * @typedef {{ kind: "whole" | "breaks" | "leaves", expected?: string[], others?: number }} End
  * @typedef {{
@@ -259,33 +262,6 @@ export function colorWords(color, judged) {
 // The model and the grammar in the page
 
 /**
- * Ask for the mini model, which a page has among its files and in Jupyter the kernel sends, and
- * load it into a worker of its own.
- * @param {Model} model the widget's
- * @param {(part: { loaded: number, total: number }) => void} onProgress
- * @param {AbortSignal} signal stops it, and closes the worker
- */
-async function openModel(model, onProgress, signal) {
-  const [answer, buffers] = await new Promise((resolve) => {
-    /** @param {any} content @param {DataView[]} buffers */
-    const hear = (content, buffers) => {
-      if (content?.type !== "engine") return;
-      model.off("msg:custom", hear);
-      resolve([content, buffers]);
-    };
-    model.on("msg:custom", hear);
-    model.send({ type: "engine" });
-  });
-  if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
-  /** @param {string} code */
-  const blob = (code) => URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const { code } = answer;
-  const urls = answer.urls ?? { worker: blob(code.gpt_worker), gpt: blob(code.gpt) };
-  const { open } = await import(urls.worker);
-  return open(urls, { ...answer.load, weights: buffers[0] }, onProgress, signal);
-}
-
-/**
  * Ask for the grammar and for what follows a text with it: from the page's files, or the kernel.
  * @param {Model} model the widget's
  */
@@ -313,7 +289,7 @@ async function openGrammar(model) {
 
 /** @param {Model} model */
 async function grammarOfPage(model) {
-  const url = (/** @type {string} */ name) => new URL(`./${name}.js`, import.meta.url).href;
+  const url = (/** @type {string} */ name) => new URL(`./page/${name}.js`, import.meta.url).href;
   const load = (/** @type {string} */ name) =>
     model.get(name).load().catch((/** @type {Error} */ error) => {
       throw new Error(`The grammar's files do not arrive: ${error.message}.`);
@@ -325,20 +301,11 @@ async function grammarOfPage(model) {
 
 /** @param {Model} model */
 async function grammarOfKernel(model) {
-  const { code, grammar, vocabulary } = await new Promise((resolve) => {
-    /** @param {any} content */
-    const hear = (content) => {
-      if (content?.type !== "grammar") return;
-      model.off("msg:custom", hear);
-      resolve(content);
-    };
-    model.on("msg:custom", hear);
-    model.send({ type: "grammar" });
-  });
-  const blob = (/** @type {string} */ text) =>
-    URL.createObjectURL(new Blob([text], { type: "text/javascript" }));
-  const urls = { story_follower: blob(code.story_follower), gpt: blob(code.gpt) };
-  return { urls, grammar, vocabulary };
+  const { answer } = await request(model, "grammar");
+  const { modules, grammar, vocabulary } = answer;
+  const urls = link(modules);
+  const [story_follower, gpt] = [urls["page/story_follower.js"], urls["page/gpt.js"]];
+  return { urls: { story_follower, gpt }, grammar, vocabulary };
 }
 
 /** Let the page draw and answer. */

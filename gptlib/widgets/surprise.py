@@ -8,13 +8,13 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cache
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import traitlets
 
 from gptlib.widgets import engine
 from gptlib.widgets.base import one_of, well_formed
+from gptlib.widgets.linker import linked
 
 if TYPE_CHECKING:
     import tiktoken
@@ -33,8 +33,6 @@ SMALLEST = 0.005
 EXPECTED = 5
 """At most so many examples say what could have stood where a text leaves the grammar."""
 MOST_STORIES = 12
-
-_FOLDER = Path(__file__).resolve().parent
 
 
 class Surprise(engine.EngineWidget):
@@ -99,11 +97,10 @@ class Surprise(engine.EngineWidget):
         """Send what the front end follows a story with; a page has it among its files."""
         if not isinstance(content, dict) or content.get("type") != "grammar":
             return
-        names = ("story_follower", "gpt")
-        code = {name: (_FOLDER / f"{name}.js").read_text("utf-8") for name in names}
+        modules = linked("page/story_follower.js", "page/gpt.js")
         grammar, vocabulary = grammar_json(), engine.vocabulary_json("stories")
         data = {"grammar": json.loads(grammar), "vocabulary": json.loads(vocabulary)}
-        self.send({"type": "grammar", "code": code, **data})
+        self.send({"type": "grammar", "modules": modules, **data})
 
     def state(self) -> dict[str, Any]:
         """Return the stories with all that is known of their tokens, and what is chosen."""

@@ -1,12 +1,48 @@
 // What it costs to train a GPT: FLOPs, time, price and memory, each with what it assumes. All
 // numbers are computed here, with the formulas of gptlib.accounting.
 
+import {
+  BYTES,
+  forwardFlops,
+  HELD,
+  memberOf,
+  modelName,
+  problem,
+  sizesOf,
+  total,
+  trainingBytes,
+} from "./lib/accounting.js";
+import {
+  announcer,
+  classes,
+  define,
+  entry,
+  html,
+  noChange,
+  nothing,
+  select,
+  slider,
+  swatch,
+  table,
+  tableRow,
+  tick,
+} from "./lib/kit.js";
+import {
+  formatBytes,
+  formatCount,
+  formatFigure,
+  formatPower,
+  formatShare,
+  formatShort,
+  sum,
+  tidy,
+} from "./lib/numbers.js";
+
+export { BYTES };
+
+/** @import { Config, Member } from "./lib/accounting.js" */
+/** @import { Widget } from "./lib/kit.js" */
 /**
- * @typedef {{
- *   vocab_size: number, context_length: number, emb_dim: number, n_heads: number,
- *   n_layers: number, qkv_bias: boolean, tie_head: boolean,
- * }} Config
- * @typedef {Config & { name: string }} Member  of the family
  * @typedef {{
  *   n_tokens: number, counting: string, device: string, flops_per_second: number,
  *   n_devices: number, utilization: number, price_per_device_hour: number, dtype: string,
@@ -16,13 +52,6 @@
  *   key: string, name: string, flops_per_second: number, memory_bytes: number, source: string,
  * }} Device
  * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: () => void): void,
- *   off(event: string, callback: () => void): void,
- *   save_changes(): void,
- * }} Model
- * @typedef {{
  *   flops: number, rule_flops: number, counted_flops: number, device_years: number, days: number,
  *   price: number, held_bytes: Record<string, number>,
  * }} Costs
@@ -31,34 +60,9 @@
 // ---------------------------------------------------------------------------------------------
 // Arithmetic
 
-/** @param {Config} config @returns {number} the parameters, as gptlib.accounting.total */
-export function total(config) {
-  const { vocab_size: v, context_length: t, emb_dim: c, n_layers: n } = config;
-  const block = 12 * c * c + 10 * c + (config.qkv_bias ? 3 * c : 0);
-  return (config.tie_head ? v : 2 * v) * c + t * c + n * block + 2 * c;
-}
-
-/**
- * The FLOPs of the forward pass for each token, by part, in rows as long as the context.
- * @param {Config} config
- * @returns {Record<string, number>}
- */
-export function forwardFlops(config) {
-  const { vocab_size: v, context_length: t, emb_dim: c, n_layers: n } = config;
-  return {
-    matrices: n * 8 * c * c,
-    pairs: n * 4 * t * c,
-    feed_forward: n * 16 * c * c,
-    output_head: 2 * v * c,
-  };
-}
-
-/** @param {Record<string, number>} values @returns {number} */
-const sum = (values) => Object.values(values).reduce((all, one) => all + one, 0);
-
 /** @param {Config} config @param {number} tokens @returns {number} as accounting.run_flops */
 export function runFlops(config, tokens) {
-  return 3 * sum(forwardFlops(config)) * tokens;
+  return 3 * sum(Object.values(forwardFlops(config))) * tokens;
 }
 
 /** @param {number} parameters @param {number} tokens @returns {number} as accounting.six_nd_flops */
@@ -68,25 +72,6 @@ export function sixNdFlops(parameters, tokens) {
 
 /** A year of 365.25 days, as accounting has it. */
 export const SECONDS_PER_YEAR = 31_557_600;
-
-/** Bytes of one value. @type {Record<string, number>} */
-export const BYTES = { float32: 4, bfloat16: 2, float16: 2 };
-
-/**
- * What training with AdamW holds for the parameters, as accounting.training_bytes counts it.
- * @param {Config} config
- * @param {string} dtype
- * @returns {Record<string, number>}
- */
-export function trainingBytes(config, dtype) {
-  const count = total(config);
-  return {
-    weights: BYTES[dtype] * count,
-    gradients: BYTES[dtype] * count,
-    master_weights: dtype === "float32" ? 0 : BYTES.float32 * count,
-    moments: 2 * BYTES.float32 * count,
-  };
-}
 
 /** @param {Record<string, number>} held @param {number} n @returns {Record<string, number>} */
 export function shardedBytes(held, n) {
@@ -118,13 +103,6 @@ export function costs(config, run) {
   };
 }
 
-/** The largest values of a model, the same as the parameter breakdown's. */
-const SIZE_LIMITS = {
-  vocab_size: 1_000_000,
-  context_length: 1_000_000,
-  emb_dim: 65_536,
-  n_layers: 1_000,
-};
 /** The largest values of a run, the same in Python. @type {Record<string, number>} */
 export const LIMITS = {
   n_tokens: 1e15,
@@ -133,30 +111,6 @@ export const LIMITS = {
   utilization: 1,
   price_per_device_hour: 1e6,
 };
-
-/**
- * What is wrong with a configuration, in Python's own words; nothing if it is valid.
- * @param {Record<string, any>} config
- * @returns {string}
- */
-export function problem(config) {
-  for (const name of ["vocab_size", "context_length", "emb_dim", "n_heads", "n_layers"]) {
-    const value = config[name];
-    if (!Number.isSafeInteger(value) || value < 1) {
-      return `${name} must be a whole number of at least 1, not ${value === "" ? "''" : value}`;
-    }
-  }
-  const { emb_dim: width, n_heads: heads } = config;
-  if (width % heads) {
-    return `emb_dim must be divisible by n_heads, but ${width} % ${heads} = ${width % heads}`;
-  }
-  for (const [name, limit] of Object.entries(SIZE_LIMITS)) {
-    if (config[name] > limit) {
-      return `${name} must be at most ${formatCount(limit)} here, not ${config[name]}`;
-    }
-  }
-  return "";
-}
 
 /** @type {Record<string, string>} what a reader calls a setting */
 const TITLES = {
@@ -264,28 +218,6 @@ export function presetRun(preset, run, devices) {
 // ---------------------------------------------------------------------------------------------
 // Numbers for people
 
-/** @param {number} count @returns {string} the count with commas between the thousands */
-export function formatCount(count) {
-  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
-}
-
-/** @param {number} count @returns {string} three digits and a unit: 124439808 as "124M" */
-export function formatShort(count) {
-  for (const [unit, name] of UNITS) {
-    const rounded = Number((count / unit).toPrecision(3));
-    if (rounded >= 1) return rounded + name; // rounded first: 999,600 is 1M, not 1000k
-  }
-  return String(count);
-}
-
-/** @type {[number, string][]} */
-const UNITS = [
-  [1e12, "T"],
-  [1e9, "B"],
-  [1e6, "M"],
-  [1e3, "k"],
-];
-
 /**
  * The shortest way to write a count that says all of it: 300B, 23.5M, 23,641,363.
  * @param {number} count
@@ -315,25 +247,6 @@ export function parseCount(text) {
   return Math.abs(value - whole) < 1e-9 * value ? whole : value; // 0.7B is a whole number
 }
 
-const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
-
-/** @param {number} value @param {number} digits @returns {string} such as 3.14 × 10²³ */
-export function formatPower(value, digits = 3) {
-  if (value === 0) return "0";
-  const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
-  const raised = [...exponent.replace("+", "")].map((c) => (c === "-" ? "⁻" : SUPERSCRIPTS[+c]));
-  return `${mantissa} × 10${raised.join("")}`;
-}
-
-/** @param {number} value @returns {string} four digits, with commas: 129,900 */
-export function formatFigure(value) {
-  if (value === 0) return "0";
-  if (value < 0.001 || value >= 1e15) return formatPower(value);
-  const rounded = Number(value.toPrecision(4));
-  const [whole, decimals] = String(rounded).split(".");
-  return formatCount(Number(whole)) + (decimals ? `.${decimals}` : "");
-}
-
 /** @param {number} seconds @returns {string} in the unit that suits it: 52.6 minutes */
 export function formatDuration(seconds) {
   /** @type {[number, string][]} */
@@ -347,34 +260,6 @@ export function formatDuration(seconds) {
   const figure = Number((seconds / unit).toPrecision(3));
   return `${formatFigure(figure)} ${name}${figure === 1 ? "" : "s"}`;
 }
-
-/** @param {number} n @returns {string} in binary units, to one decimal, as gptlib.accounting */
-export function formatBytes(n) {
-  if (n < 1024) return `${n} B`;
-  let power = 1;
-  while (Number((n / 1024 ** power).toFixed(1)) >= 1024) power++;
-  return `${(n / 1024 ** power).toFixed(1)} ${"KMGTPEZY"[power - 1]}iB`;
-}
-
-/** @param {number} share from 0 to 1 @returns {string} in percent, never a false 0 */
-export function formatShare(share) {
-  const percent = 100 * share;
-  if (percent === 0) return "0%";
-  if (percent < 0.01) return "< 0.01%";
-  return `${percent.toFixed(percent < 1 ? 2 : 1)}%`;
-}
-
-/** @param {string} key a name in gptlib.config.FAMILY @returns {string} what a reader calls it */
-export function modelName(key) {
-  if (key === "mini") return "Mini";
-  const [, version, variant] = /^gpt(\d+)-?(.*)$/.exec(key) ?? [];
-  if (!version) return key;
-  const name = variant || (version === "2" ? "small" : "175B");
-  return `GPT-${version} ${/^(xl|\d)/.test(name) ? name.toUpperCase() : name}`;
-}
-
-/** @param {number} value @returns {number} without what binary fractions add: 45, not 45.00000001 */
-const tidy = (value) => Number(value.toPrecision(12));
 
 /** @param {string} name @param {number} value @returns {string} as its box shows it */
 export function shownAs(name, value) {
@@ -507,46 +392,6 @@ export function fit(bytes, device) {
 // ---------------------------------------------------------------------------------------------
 // Drawing
 
-const CONTROLS = ["button", "input", "select", "summary"];
-
-/**
- * @param {string} tag
- * @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  // JupyterLab takes keys from whatever has the focus, unless that itself says otherwise.
-  if (CONTROLS.includes(tag)) element.setAttribute("data-lm-suppress-shortcuts", "true");
-  element.append(...children);
-  return element;
-}
-
-/** @param {HTMLElement} element @param {string} text */
-function write(element, text) {
-  if (element.textContent !== text) element.textContent = text;
-}
-
-/** @param {string} name */
-function makeField(name) {
-  const { title, unit } = FIELDS[name];
-  const input = /** @type {HTMLInputElement} */ (
-    h("input", {
-      ...{ type: "text", class: "gptlib-pb-number", autocomplete: "off", spellcheck: "false" },
-      inputmode: name === "n_tokens" ? "text" : "decimal",
-    })
-  );
-  const slider = /** @type {HTMLInputElement} */ (
-    h("input", { type: "range", class: "gptlib-pb-slider", min: "0", "aria-label": title })
-  );
-  const words = h("span", {}, title, ...(unit ? [" ", h("i", {}, unit)] : []));
-  const label = h("label", { class: "gptlib-pb-label" }, words, input);
-  const element = h("div", { class: "gptlib-pb-field", "data-field": name }, label, slider);
-  return { name, element, input, slider, values: /** @type {number[]} */ ([]) };
-}
-
 /** @type {Record<string, string>} */
 const SIZES = {
   n_layers: "Layers",
@@ -555,69 +400,6 @@ const SIZES = {
   vocab_size: "Vocabulary",
   context_length: "Context",
 };
-
-/** @param {string} name */
-function makeSize(name) {
-  const input = /** @type {HTMLInputElement} */ (
-    h("input", { type: "number", class: "gptlib-pb-number", min: "1", inputmode: "numeric" })
-  );
-  const words = h("span", {}, SIZES[name]);
-  const element = h("label", { class: "gptlib-tc-size", "data-field": name }, words, input);
-  return { name, element, input };
-}
-
-/** @param {string} name @param {string} title */
-function makeSwitch(name, title) {
-  const input = /** @type {HTMLInputElement} */ (h("input", { type: "checkbox" }));
-  const attributes = { class: "gptlib-pb-switch", "data-field": name };
-  const element = h("label", attributes, input, h("span", {}, title));
-  return { element, input };
-}
-
-/** @param {string} name @param {string} title @param {Node[]} extra */
-function makeTile(name, title, ...extra) {
-  const [value, unit] = [h("b", {}), h("span", {})];
-  const [also, why] = [
-    h("div", { class: "gptlib-tc-also" }),
-    h("p", { class: "gptlib-pb-soft gptlib-tc-why" }),
-  ];
-  const element = h(
-    "section",
-    { class: "gptlib-tc-tile", "aria-label": title, "data-tile": name },
-    h("div", { class: "gptlib-tc-tile-head" }, h("span", {}, title), ...extra),
-    h("div", { class: "gptlib-tc-figure" }, value, " ", unit),
-    also,
-    why,
-  );
-  return { element, value, unit, also, why };
-}
-
-/** @param {string} label @param {string[]} heads @param {HTMLElement[]} rows */
-function table(label, heads, rows) {
-  const titles = heads.map((text) => h("div", { role: "columnheader" }, text));
-  return h(
-    "div",
-    { class: "gptlib-pb-grid", role: "table", "aria-label": label },
-    h("div", { class: "gptlib-pb-line gptlib-pb-line-heads", role: "row" }, ...titles),
-    ...rows,
-  );
-}
-
-/** @param {string} name @param {string} title @param {string} attribute @param {number} cells */
-function makeLine(name, title, attribute, cells) {
-  const swatch = h("span", { class: "gptlib-pb-swatch", "aria-hidden": "true" });
-  const head = h("div", { role: "rowheader" }, h("span", {}, swatch, title));
-  const values = Array.from({ length: cells }, () => h("div", { role: "cell" }));
-  const attributes = { class: "gptlib-pb-line", role: "row", [attribute]: name };
-  return { name, values, element: h("div", attributes, head, ...values) };
-}
-
-/** @param {HTMLElement[]} cells */
-function sumLine(...cells) {
-  const head = h("div", { role: "rowheader" }, "All");
-  return h("div", { class: "gptlib-pb-line", role: "row" }, head, ...cells);
-}
-
 /** The parts of the FLOPs. @type {Record<string, string>} */
 const SPENT = {
   matrices: "Attention's matrices",
@@ -625,475 +407,364 @@ const SPENT = {
   feed_forward: "Feed-forward",
   output_head: "Output head",
 };
-/** What training holds. @type {Record<string, string>} */
-const HELD = {
-  weights: "Weights",
-  gradients: "Gradients",
-  master_weights: "Master weights",
-  moments: "AdamW's moments",
-};
+/** @type {[string, string][]} */
+const COUNTINGS = [["six_nd", "6 · N · D"], ["products", "product by product"]];
 
-/** @param {string} label @param {[string, string][]} options */
-function choice(label, options) {
-  const select = h("select", { class: "gptlib-pb-select", "aria-label": label });
-  select.append(...options.map(([value, text]) => h("option", { value }, text)));
-  return /** @type {HTMLSelectElement} */ (select);
+/**
+ * What the widget is drawn from, and what it remembers besides.
+ * @param {Widget} widget
+ */
+function stateOf({ model, root, save, update }) {
+  const state = {
+    error: "",
+    wrong: "", // the fields that do not hold, by their names
+    dragged: "", // the slider that moves: its stops must not move with it
+    /** @type {Record<string, number[]>} */
+    stops: {},
+    status: announcer(),
+    /** @returns {Config} */
+    config: () => model.get("config"),
+    /** @returns {any} a Run */
+    run: () => model.get("run"),
+    /** @returns {Member[]} */
+    family: () => model.get("family") ?? [],
+    /** @returns {Device[]} */
+    devices: () => model.get("devices") ?? [],
+    device: () => state.devices().find(({ key }) => key === state.run().device),
+    costs: () => costs(state.config(), state.run()),
+    /**
+     * Take values that hold, or say what is wrong; the last good ones stay.
+     * @param {string} message
+     * @param {string} fields
+     * @param {Record<string, unknown>} values
+     * @param {boolean} [keep] whether to tell Python
+     */
+    take(message, fields, values, keep = true) {
+      [state.error, state.wrong] = [message, message && fields];
+      update();
+      if (message) return;
+      for (const [name, value] of Object.entries(values)) model.set(name, value);
+      if (keep) save({});
+      state.status.say(inWords(state.costs()));
+    },
+    /** @param {Record<string, unknown>} changes @param {boolean} [keep] */
+    change(changes, keep) {
+      const run = { ...state.run(), ...changes };
+      state.take(runProblem(run), Object.keys(changes).join(), { run }, keep);
+    },
+    /** @param {Record<string, unknown>} changes */
+    configure(changes) {
+      const config = { ...state.config(), ...changes };
+      const message = problem(config);
+      state.take(message, message.split(", but")[0], { config });
+    },
+    /** All sizes as they stand in their boxes: two that are wrong can be mended together. */
+    configureAsTyped() {
+      const boxes = [...root.querySelectorAll(".gptlib-tc-size input")];
+      const values = boxes.map((box) => /** @type {HTMLInputElement} */ (box).value.trim());
+      state.configure(Object.fromEntries(
+        Object.keys(SIZES).map((name, i) => [name, values[i] === "" ? "" : Number(values[i])]),
+      ));
+    },
+    /** @param {typeof PRESETS[number]} preset */
+    apply(preset) {
+      const one = state.family().find(({ name }) => name === preset.model);
+      const run = presetRun(preset, state.run(), state.devices());
+      if (one) state.take("", "", { config: sizesOf(one), run });
+    },
+    /** A box keeps what is wrong in it. @param {string} shown */
+    shown: (shown) => state.error ? noChange : shown,
+    /** @param {string} name */
+    invalid: (name) => state.wrong.includes(name) ? "true" : nothing,
+  };
+  return state;
 }
 
-/** Draw the frame once; later calls fill it. */
-function frame() {
-  const select = /** @type {HTMLSelectElement} */ (h("select", { class: "gptlib-pb-select" }));
-  const device = /** @type {HTMLSelectElement} */ (h("select", { class: "gptlib-pb-select" }));
-  const dtype = choice(
-    "Type of weights and gradients",
-    Object.keys(BYTES).map((name) => [name, name]),
-  );
-  const counting = choice("How FLOPs are counted", [
-    ["six_nd", "6 · N · D"],
-    ["products", "product by product"],
-  ]);
-  const presets = PRESETS.map(({ key, title }) => {
-    const attributes = { type: "button", class: "gptlib-pb-button", "aria-pressed": "false" };
-    return { key, button: h("button", { ...attributes, "data-preset": key }, title) };
+/** @typedef {ReturnType<typeof stateOf>} State */
+
+/** @param {Costs} found @returns {string} for who listens */
+function inWords({ flops, device_years: years, days, price }) {
+  const times = `${formatFigure(years)} device-years, ${formatFigure(days)} days`;
+  return `${formatPower(flops)} FLOPs, ${times}, price ${formatFigure(price)}`;
+}
+
+/** @param {State} state */
+function headView(state) {
+  const member = memberOf(state.config(), state.family());
+  const options = state.family().map((one) => {
+    const text = `${modelName(one.name)} (${formatShort(total(one))})`;
+    return /** @type {[string, string]} */ ([one.name, text]);
   });
-  const says = h("p", { class: "gptlib-pb-soft gptlib-tc-says" });
-  const fields = Object.keys(FIELDS).map(makeField);
-  const sizes = Object.keys(SIZES).map(makeSize);
-  const tied = makeSwitch("tie_head", "Tied output head");
-  const sharded = makeSwitch("sharded", "Sharded over all devices");
-  const error = h("p", { class: "gptlib-pb-error", role: "alert" });
-  const tiles = {
-    flops: makeTile("flops", "FLOPs", counting),
-    device_years: makeTile("device_years", "On one device"),
-    days: makeTile("days", "On the wall clock"),
-    price: makeTile("price", "Price"),
+  if (!member) options.unshift(["", `Your own (${formatShort(total(state.config()))})`]);
+  const choose = (/** @type {string} */ name) => {
+    const one = state.family().find((each) => each.name === name);
+    if (one) state.configure(sizesOf(one));
   };
-  const [alone, together] = [h("span", { class: "gptlib-tc-alone" }), h("span")];
-  const scale = h(
-    "div",
-    { class: "gptlib-tc-scale", "aria-hidden": "true" },
-    ...MARKS.map(([seconds, name]) => {
-      const mark = h("span", { class: "gptlib-tc-mark" }, h("span", {}, name));
-      mark.style.left = `${100 * placeOf(seconds)}%`;
-      return mark;
-    }),
-    alone,
-    together,
-  );
-  together.className = "gptlib-tc-together";
-  const spent = Object.entries(SPENT).map(([name, title]) =>
-    makeLine(name, title, "data-spent", 2)
-  );
-  const held = Object.entries(HELD).map(([name, title]) => makeLine(name, title, "data-held", 2));
-  const strips = held.map(({ name }) => h("span", { "data-held": name }));
-  const slices = spent.map(({ name }) => h("span", { "data-spent": name }));
-  const [each, kept, perToken, perShare] = [1, 2, 3, 4].map(() => h("div", { role: "cell" }));
-  const fits = h("p", { class: "gptlib-tc-fits" });
-  const why = h("p", { class: "gptlib-pb-soft" });
-  const said = h("div", { class: "gptlib-pb-said", role: "status" });
-  const chooseDevice = h("label", { class: "gptlib-tc-device" }, h("span", {}, "Device"), device);
-  const numbers = h(
-    "details",
-    { class: "gptlib-tc-numbers" },
-    h("summary", {}, "The model's numbers"),
-    h("div", { class: "gptlib-tc-sizes" }, ...sizes.map((one) => one.element), tied.element),
-  );
-  const root = h(
-    "div",
-    { class: "gptlib-root gptlib-pb gptlib-tc", "data-lm-suppress-shortcuts": "true" },
-    h(
-      "div",
-      { class: "gptlib-pb-layout" },
-      h(
-        "div",
-        { class: "gptlib-pb-head" },
-        h("strong", { class: "gptlib-title" }, "What training costs"),
-        h("label", { class: "gptlib-pb-choose" }, h("span", {}, "Model"), select),
-      ),
-      h(
-        "div",
-        { class: "gptlib-tc-presets", role: "group", "aria-label": "Examples" },
-        ...presets.map((one) => one.button),
-        says,
-      ),
-      h(
-        "div",
-        { role: "group", "aria-label": "Settings" },
-        h(
-          "div",
-          { class: "gptlib-pb-controls" },
-          chooseDevice,
-          ...fields.map((field) => field.element),
-        ),
-        numbers,
-        error,
-      ),
-      h(
-        "div",
-        { class: "gptlib-tc-tiles" },
-        ...Object.values(tiles).map((tile) => tile.element),
-      ),
-      h(
-        "div",
-        { class: "gptlib-tc-time" },
-        scale,
-        h(
-          "p",
-          { class: "gptlib-pb-soft", "aria-hidden": "true" },
-          h("span", { class: "gptlib-tc-key gptlib-tc-alone" }),
-          "on one device ",
-          h("span", { class: "gptlib-tc-key gptlib-tc-together" }),
-          "on all of them",
-        ),
-      ),
-      h(
-        "div",
-        { class: "gptlib-pb-cards" },
-        h(
-          "section",
-          { class: "gptlib-pb-card", "aria-label": "Where the FLOPs go" },
-          h("div", { class: "gptlib-pb-card-head" }, h("strong", {}, "Where the FLOPs go")),
-          h("div", { class: "gptlib-pb-soft" }, "Product by product, for each token of training:"),
-          h("div", { class: "gptlib-pb-stack", "aria-hidden": "true" }, ...slices),
-          table("Where the FLOPs go", ["Part", "Share", "FLOPs"], [
-            ...spent.map((one) => one.element),
-            sumLine(perShare, perToken),
-          ]),
-          h(
-            "p",
-            { class: "gptlib-pb-soft" },
-            "Rows as long as the context. Every pair of tokens counts, also those behind the mask.",
-          ),
-        ),
-        h(
-          "section",
-          { class: "gptlib-pb-card", "aria-label": "Memory of each device" },
-          h(
-            "div",
-            { class: "gptlib-pb-card-head" },
-            h("strong", {}, "Memory of each device"),
-            dtype,
-          ),
-          sharded.element,
-          h("div", { class: "gptlib-pb-stack", "aria-hidden": "true" }, ...strips),
-          table("Memory of each device", ["Held", "Bytes each", "Together"], [
-            ...held.map((one) => one.element),
-            sumLine(each, kept),
-          ]),
-          fits,
-          why,
-        ),
-      ),
-      said,
-    ),
-  );
-  return {
-    ...{ root, select, device, dtype, counting, presets, says, fields, sizes, tied, sharded },
-    ...{ error, tiles, alone, together, spent, held, strips, slices, each, kept, perToken },
-    ...{ perShare, fits, why, said, numbers },
-  };
+  return html`
+    <div class="gptlib-head">
+      <strong class="gptlib-title">What training costs</strong>
+      <label class="gptlib-choose"><span>Model</span>${select(
+        "",
+        member?.name ?? "",
+        options,
+        choose,
+      )}</label>
+    </div>
+  `;
 }
 
-/** @param {Config} config @param {Member[]} family @returns {Member | undefined} */
-function member(config, family) {
-  return family.find((one) =>
-    Object.entries(config).every(([name, value]) => /** @type {any} */ (one)[name] === value)
+/** @param {State} state */
+function presetsView(state) {
+  const member = memberOf(state.config(), state.family())?.name;
+  const now = PRESETS.find((preset) =>
+    // its price does not matter
+    preset.model === member && same(presetRun(preset, state.run(), state.devices()), state.run())
   );
+  const says = now && `${formatShort(now.run.n_tokens)} tokens, ${now.tokens}. ${now.says}`;
+  return html`<div class="gptlib-bar" role="group" aria-label="Examples">
+    ${
+    PRESETS.map((preset) =>
+      html`
+        <button type="button" class="gptlib-button" data-preset=${preset.key}
+          aria-pressed=${preset === now} @click=${() => state.apply(preset)}>${preset
+            .title}</button>
+      `
+    )
+  }
+    <p class="gptlib-soft gptlib-tc-says">${says ?? "Your own settings."}</p>
+  </div>`;
 }
 
-/** @param {Member} one @returns {Config} */
-function sizesOf({ name: _, ...sizes }) {
-  return sizes;
+/** @param {State} state @param {string} name */
+function fieldView(state, name) {
+  const { title, unit } = FIELDS[name];
+  const value = state.run()[name];
+  const shown = shownAs(name, value);
+  if (state.dragged !== name) {
+    const known = name === "flops_per_second" ? state.devices().map((one) => one[name]) : [];
+    state.stops[name] = stops(name, value, known);
+  }
+  const choices = state.stops[name];
+  const take = (/** @type {string} */ text) => {
+    if (text !== shown || state.error) state.change({ [name]: readAs(name, text) });
+  };
+  const move = (/** @type {number} */ stop) => {
+    state.dragged = name;
+    state.change({ [name]: choices[stop] }, false);
+  };
+  const done = () => {
+    state.dragged = "";
+    state.change({});
+  };
+  const text = `${shown} ${unit === "D" ? "tokens" : unit}`.trim();
+  return html`<div class="gptlib-field" data-field=${name}>
+    <label class="gptlib-label">
+      <span>${title} <i>${unit}</i></span>
+      <input type="text" class="gptlib-number" autocomplete="off" spellcheck="false"
+        inputmode=${name === "n_tokens" ? "text" : "decimal"} aria-invalid=${state.invalid(name)}
+        ${entry(state.shown(shown), take)}>
+    </label>
+    ${
+    slider({ label: title, stop: choices.indexOf(value), stops: choices.length, text, move, done })
+  }
+  </div>`;
+}
+
+/** @param {State} state @param {string} name @param {string} title */
+function sizeView(state, name, title) {
+  const config = /** @type {any} */ (state.config());
+  const least = name === "emb_dim" ? config.n_heads : 1;
+  return html`
+    <label class="gptlib-tc-size" data-field=${name}>
+      <span>${title}</span>
+      <input type="number" class="gptlib-number" inputmode="numeric" min=${least} step=${least}
+        aria-invalid=${state.invalid(name)}
+        ${entry(state.shown(String(config[name])), () => state.configureAsTyped())}>
+    </label>
+  `;
+}
+
+/** @param {State} state */
+function settingsView(state) {
+  const options = state.devices().map(({ key, name }) => [key, name]);
+  const choose = (/** @type {string} */ key) => {
+    const one = state.devices().find((each) => each.key === key);
+    if (one) state.change({ device: key, flops_per_second: one.flops_per_second });
+  };
+  const tie = (/** @type {boolean} */ tied) => state.configure({ tie_head: tied });
+  return html`
+    <div role="group" aria-label="Settings">
+      <div class="gptlib-controls">
+          <label class="gptlib-tc-device"><span>Device</span>${select(
+            "",
+            state.run().device,
+            /** @type {[string, string][]} */ (options),
+            choose,
+          )}</label>
+          ${Object.keys(FIELDS).map((name) => fieldView(state, name))}
+        </div>
+      <details class="gptlib-tc-numbers">
+        <summary>The model's numbers</summary>
+        <div class="gptlib-tc-sizes">
+            ${Object.entries(SIZES).map(([name, title]) => sizeView(state, name, title))}
+            ${tick("Tied output head", state.config().tie_head, tie)}
+          </div>
+      </details>
+      <p class="gptlib-error" role="alert">${state.error}</p>
+    </div>
+  `;
 }
 
 /**
- * @param {{ model: Model, el: HTMLElement }} context
- * @returns {() => void}
+ * @typedef {{ title: string, value: string, unit?: string, also: string, why: string,
+ *   extra?: unknown }} Tile
+ * @param {Tile} tile
  */
-function render({ model, el }) {
-  const view = frame();
-  const own = h("option", { value: "" }); // stands for a model that is none of the family
-  let dragged = "";
-  let said = false;
-  let timer = 0;
+const tileView = ({ title, value, unit = "", also, why, extra }) =>
+  html`
+    <section class="gptlib-tc-tile" aria-label=${title}>
+      <div class="gptlib-tc-tile-head"><span>${title}</span>${extra}</div>
+      <div class="gptlib-tc-figure"><b>${value}</b> <span>${unit}</span></div>
+      <div class="gptlib-tc-also">${also}</div>
+      <p class="gptlib-soft gptlib-tc-why">${why}</p>
+    </section>
+  `;
 
-  /** @returns {Config} */
-  const configured = () => model.get("config");
-  /** @returns {Run} */
-  const running = () => model.get("run");
-  /** @returns {Member[]} */
-  const family = () => model.get("family") ?? [];
-  /** @returns {Device[]} */
-  const devices = () => model.get("devices") ?? [];
-  const chosen =
-    () => /** @type {Device} */ (devices().find((one) => one.key === running().device) ??
-      devices()[0]);
+/** @param {State} state @param {Costs} found @param {Record<string, string>} why @returns {Tile[]} */
+function tilesOf(state, found, why) {
+  const { n_devices: n, price_per_device_hour: price, counting } = state.run();
+  const seconds = found.device_years * SECONDS_PER_YEAR;
+  const many = n === 1 ? "1 device" : `${formatCount(n)} devices`;
+  const count = (/** @type {string} */ chosen) => state.change({ counting: chosen });
+  return [{
+    title: "FLOPs",
+    value: formatPower(found.flops),
+    also: `${formatCount(total(state.config()))} parameters`,
+    why: why.flops,
+    extra: select("How FLOPs are counted", counting, COUNTINGS, count),
+  }, {
+    title: "On one device",
+    value: formatFigure(found.device_years),
+    unit: "device-years",
+    also: formatDuration(seconds),
+    why: why.device_years,
+  }, {
+    title: "On the wall clock",
+    value: formatFigure(found.days),
+    unit: "days",
+    also: `${formatDuration(found.days * 86_400)} on ${many}`,
+    why: why.days,
+  }, {
+    title: "Price",
+    value: formatFigure(found.price),
+    also: `${formatFigure(seconds / 3_600)} device-hours at ${formatFigure(price)}`,
+    why: why.price,
+  }];
+}
 
-  /** The preset that the settings are, if any; its price does not matter. */
-  function pressed() {
-    const name = member(configured(), family())?.name;
-    return PRESETS.find((preset) => {
-      const run = presetRun(preset, running(), devices());
-      return preset.model === name && same(run, running());
-    });
-  }
+/** @param {Costs} found */
+function timeView({ device_years: years, days }) {
+  const at = (/** @type {number} */ seconds) => `left: ${100 * placeOf(seconds)}%`;
+  return html`
+    <div class="gptlib-tc-time">
+      <div class="gptlib-tc-scale" aria-hidden="true">
+          ${MARKS.map(([seconds, name]) =>
+            html`<span class="gptlib-tc-mark" style=${at(seconds)}><span>${name}</span></span>`
+          )}
+          <span class="gptlib-tc-alone" style=${at(years * SECONDS_PER_YEAR)}></span>
+          <span class="gptlib-tc-together" style=${at(days * 86_400)}></span>
+        </div>
+      <p class="gptlib-soft" aria-hidden="true">
+          <span class="gptlib-tc-key gptlib-tc-alone"></span>on one device
+          <span class="gptlib-tc-key gptlib-tc-together"></span>on all of them
+        </p>
+    </div>
+  `;
+}
 
-  // --- what the reader does
+/**
+ * Strips side by side, in the colors of the table below them.
+ * @param {Record<string, number>} values by part
+ */
+const stack = (values) =>
+  html`<div class="gptlib-stack" aria-hidden="true">${
+    Object.entries(values).map(([part, value]) =>
+      html`
+        <span data-part=${part} style="flex-grow: ${value / sum(Object.values(values))}"
+          ?hidden=${value === 0}></span>
+      `
+    )
+  }</div>`;
 
-  /** @param {Record<string, unknown>} changes @param {boolean} [keep] whether to tell Python */
-  function change(changes, keep = true) {
-    const run = { ...running(), ...changes };
-    const wrong = runProblem(run);
-    write(view.error, wrong);
-    if (wrong) return false;
-    model.set("run", run);
-    if (keep) model.save_changes();
-    drawControls(); // what was typed may stand there still
-    return true;
-  }
+/** @param {string} part @param {string} title @param {string[]} cells */
+const partRow = (part, title, cells) => tableRow(html`${swatch()}${title}`, cells, part);
 
-  /** @param {Record<string, unknown>} changes */
-  function configure(changes) {
-    const config = { ...configured(), ...changes };
-    const wrong = problem(config);
-    write(view.error, wrong);
-    for (const { name, input } of view.sizes) {
-      input.setAttribute("aria-invalid", String(wrong.split(", but")[0].includes(name)));
-    }
-    if (wrong) return;
-    model.set("config", config);
-    model.save_changes();
-    drawControls();
-  }
+/** @param {State} state */
+function flopsCard(state) {
+  const parts = forwardFlops(state.config());
+  const all = sum(Object.values(parts));
+  const rows = Object.entries(SPENT).map(([part, title]) =>
+    partRow(part, title, [formatShare(parts[part] / all), formatPower(3 * parts[part])])
+  );
+  const last = tableRow("All", ["100%", formatPower(3 * all)]);
+  return html`<section class="gptlib-card" aria-label="Where the FLOPs go">
+    <div class="gptlib-card-head"><strong>Where the FLOPs go</strong></div>
+    <div class="gptlib-soft">Product by product, for each token of training:</div>
+    ${stack(parts)}
+    ${table("Where the FLOPs go", ["Part", "Share", "FLOPs"], [...rows, last])}
+    <p class="gptlib-soft">
+      Rows as long as the context. Every pair of tokens counts, also those behind the mask.
+    </p>
+  </section>`;
+}
 
-  function typedSizes() {
-    configure(
-      Object.fromEntries(
-        view.sizes.map(({ name, input }) => [
-          name,
-          input.value.trim() === "" ? "" : Number(input.value),
-        ]),
-      ),
-    );
-  }
-
-  /** @param {typeof view.fields[number]} field */
-  function typed({ name, input }) {
-    if (input.value === shownAs(name, /** @type {any} */ (running())[name])) {
-      drawControls();
-      return;
-    }
-    const good = change({ [name]: readAs(name, input.value) });
-    input.setAttribute("aria-invalid", String(!good));
-  }
-
-  /** @param {typeof PRESETS[number]} preset */
-  function apply(preset) {
-    const one = family().find(({ name }) => name === preset.model);
-    if (!one) return;
-    model.set("config", sizesOf(one));
-    model.set("run", presetRun(preset, running(), devices()));
-    model.save_changes();
-    drawControls();
-  }
-
-  // --- the figures
-
-  function draw() {
-    const [config, run, device] = [configured(), running(), chosen()];
-    if (!device) return;
-    const found = costs(config, run);
-    const why = assumptions(config, run, device);
-    const { flops, device_years: alone, days, price } = view.tiles;
-    const deviceSeconds = found.device_years * SECONDS_PER_YEAR;
-    write(flops.value, formatPower(found.flops));
-    write(flops.also, `${formatCount(total(config))} parameters`);
-    write(alone.value, formatFigure(found.device_years));
-    write(alone.unit, "device-years");
-    write(alone.also, formatDuration(deviceSeconds));
-    write(days.value, formatFigure(found.days));
-    write(days.unit, "days");
-    const many = run.n_devices === 1 ? "1 device" : `${formatCount(run.n_devices)} devices`;
-    write(days.also, `${formatDuration(found.days * 86_400)} on ${many}`);
-    write(price.value, formatFigure(found.price));
-    const hours = formatFigure(deviceSeconds / 3_600);
-    write(price.also, `${hours} device-hours at ${formatFigure(run.price_per_device_hour)}`);
-    for (const [name, tile] of Object.entries(view.tiles)) write(tile.why, why[name]);
-    view.alone.style.left = `${100 * placeOf(deviceSeconds)}%`;
-    view.together.style.left = `${100 * placeOf(found.days * 86_400)}%`;
-    drawSpent(config);
-    drawHeld(found.held_bytes, config, device);
-    write(view.why, why.memory);
-    drawPreset();
-    if (said) {
-      const words = `${formatFigure(found.device_years)} device-years, ${days.value.textContent}`;
-      announce(`${flops.value.textContent} FLOPs, ${words} days, price ${price.value.textContent}`);
-    }
-  }
-
-  function drawPreset() {
-    const now = pressed();
-    for (const { key, button } of view.presets) {
-      button.setAttribute("aria-pressed", String(key === now?.key));
-    }
-    const tokens = now && `${formatShort(now.run.n_tokens)} tokens, ${now.tokens}. `;
-    write(view.says, now ? tokens + now.says : "Your own settings.");
-  }
-
-  /** @param {Config} config */
-  function drawSpent(config) {
-    const parts = forwardFlops(config);
-    const all = sum(parts);
-    view.spent.forEach(({ name, values }, i) => {
-      write(values[0], formatShare(parts[name] / all));
-      write(values[1], formatPower(3 * parts[name]));
-      view.slices[i].style.flexGrow = String(parts[name] / all);
-    });
-    write(view.perShare, "100%");
-    write(view.perToken, formatPower(3 * all));
-  }
-
-  /** @param {Record<string, number>} held @param {Config} config @param {Device} device */
-  function drawHeld(held, config, device) {
-    const [all, count] = [sum(held), total(config)];
-    const copies = trainingBytes(config, running().dtype);
-    view.held.forEach(({ name, values }, i) => {
-      write(values[0], String(copies[name] / count));
-      write(values[1], formatBytes(held[name]));
-      view.strips[i].style.flexGrow = String(held[name] / all);
-      view.strips[i].hidden = held[name] === 0;
-    });
-    write(view.each, String(sum(copies) / count));
-    write(view.kept, formatBytes(all));
-    const { fits, words } = fit(all, device);
-    write(view.fits, words);
-    view.fits.classList.toggle("gptlib-tc-over", !fits);
-  }
-
-  // --- the controls
-
-  function drawControls() {
-    const [config, run] = [configured(), running()];
-    for (const field of view.fields) {
-      const { name, input, slider } = field;
-      const value = /** @type {any} */ (run)[name];
-      if (dragged !== name) {
-        const others = name === "flops_per_second" ? devices().map((one) => one[name]) : [];
-        field.values = stops(name, value, others);
-        slider.max = String(field.values.length - 1);
-        slider.value = String(field.values.indexOf(value));
-      }
-      const { unit } = FIELDS[name];
-      const text = unit === "D" ? "tokens" : unit;
-      slider.setAttribute("aria-valuetext", `${shownAs(name, value)} ${text}`.trim());
-      input.value = shownAs(name, value);
-      input.removeAttribute("aria-invalid");
-    }
-    for (const { name, input } of view.sizes) {
-      input.value = String(/** @type {any} */ (config)[name]);
-      input.step = input.min = String(name === "emb_dim" ? config.n_heads : 1);
-      input.removeAttribute("aria-invalid");
-    }
-    view.tied.input.checked = config.tie_head;
-    view.sharded.input.checked = run.sharded;
-    view.device.value = run.device;
-    view.dtype.value = run.dtype;
-    view.counting.value = run.counting;
-    write(view.error, "");
-    const one = member(config, family());
-    write(own, `Your own (${formatShort(total(config))})`);
-    if (one) own.remove();
-    else view.select.prepend(own);
-    view.select.value = one?.name ?? "";
-  }
-
-  function drawLists() {
-    view.select.replaceChildren(
-      ...family().map((one) => {
-        const short = formatShort(total(one));
-        return h("option", { value: one.name }, `${modelName(one.name)} (${short})`);
-      }),
-    );
-    view.device.replaceChildren(
-      ...devices().map(({ key, name }) => h("option", { value: key }, name)),
-    );
-    all();
-  }
-
-  /** @param {string} words */
-  function announce(words) {
-    clearTimeout(timer);
-    timer = window.setTimeout(() => write(view.said, words), 500);
-  }
-
-  const all = () => {
-    drawControls();
-    draw();
-  };
-
-  for (const { key, button } of view.presets) {
-    const preset = PRESETS.find((one) => one.key === key);
-    button.addEventListener("click", () => preset && apply(preset));
-  }
-  for (const field of view.fields) {
-    const { name, input, slider } = field;
-    input.addEventListener("change", () => typed(field));
-    input.addEventListener("keydown", ({ key }) => {
-      if (key === "Enter") typed(field); // in JupyterLab, Enter alone is no change
-    });
-    slider.addEventListener("input", () => {
-      dragged = name;
-      change({ [name]: field.values[Number(slider.value)] }, false);
-    });
-    slider.addEventListener("change", () => {
-      dragged = "";
-      model.save_changes();
-      drawControls();
-    });
-  }
-  for (const { input } of view.sizes) {
-    input.addEventListener("change", typedSizes);
-    input.addEventListener("keydown", ({ key }) => {
-      if (key === "Enter") typedSizes();
-    });
-  }
-  view.tied.input.addEventListener("change", () => {
-    configure({ tie_head: view.tied.input.checked });
-  });
-  view.sharded.input.addEventListener("change", () => {
-    change({ sharded: view.sharded.input.checked });
-  });
-  view.select.addEventListener("change", () => {
-    const one = family().find(({ name }) => name === view.select.value);
-    if (one) configure(sizesOf(one));
-  });
-  view.device.addEventListener("change", () => {
-    const one = devices().find(({ key }) => key === view.device.value);
-    if (one) change({ device: one.key, flops_per_second: one.flops_per_second });
-  });
-  view.dtype.addEventListener("change", () => change({ dtype: view.dtype.value }));
-  view.counting.addEventListener("change", () => change({ counting: view.counting.value }));
-  el.append(view.root);
-
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["change:config", all],
-    ["change:run", all],
-    ["change:family", drawLists],
-    ["change:devices", drawLists],
-  ];
-  for (const [event, listener] of listeners) model.on(event, listener);
-  drawLists();
-  said = true;
-  return () => {
-    clearTimeout(timer);
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
+/** @param {State} state @param {Device} device @param {Record<string, number>} held @param {string} why */
+function memoryCard(state, device, held, why) {
+  const { dtype, sharded } = state.run();
+  const count = total(state.config());
+  const copies = trainingBytes(state.config(), dtype);
+  const rows = Object.entries(HELD).map(([part, title]) =>
+    partRow(part, title, [String(copies[part] / count), formatBytes(held[part])])
+  );
+  const all = sum(Object.values(held));
+  const last = tableRow("All", [String(sum(Object.values(copies)) / count), formatBytes(all)]);
+  const { fits, words } = fit(all, device);
+  const types = Object.keys(BYTES).map((name) => /** @type {[string, string]} */ ([name, name]));
+  return html`<section class="gptlib-card" aria-label="Memory of each device">
+    <div class="gptlib-card-head"><strong>Memory of each device</strong>${
+    select("Type of weights and gradients", dtype, types, (name) => state.change({ dtype: name }))
+  }</div>
+    ${tick("Sharded over all devices", sharded, (on) => state.change({ sharded: on }))}
+    ${stack(held)}
+    ${table("Memory of each device", ["Held", "Bytes each", "Together"], [...rows, last])}
+    <p class=${classes("tc-fits", !fits && "tc-over")}>${words}</p>
+    <p class="gptlib-soft">${why}</p>
+  </section>`;
 }
 
 /** @param {Run} a @param {Run} b @returns {boolean} */
-function same(a, b) {
-  return Object.entries(a).every(([name, value]) => /** @type {any} */ (b)[name] === value);
+const same = (a, b) =>
+  Object.entries(a).every(([name, value]) => /** @type {any} */ (b)[name] === value);
+
+/** @param {Widget} widget */
+function setUp(widget) {
+  const state = stateOf(widget);
+  const view = () => {
+    const device = state.device();
+    if (!device) return nothing; // the page has not said yet which there are
+    const found = state.costs();
+    const why = assumptions(state.config(), state.run(), device);
+    return html`<div class="gptlib-layout">
+      ${headView(state)} ${presetsView(state)} ${settingsView(state)}
+      <div class="gptlib-tc-tiles">${tilesOf(state, found, why).map(tileView)}</div>
+      ${timeView(found)}
+      <div class="gptlib-cards">
+        ${flopsCard(state)} ${memoryCard(state, device, found.held_bytes, why.memory)}
+      </div>
+      ${state.status.element}
+    </div>`;
+  };
+  return { view, close: state.status.close };
 }
 
-export default { render };
+export default define("tc", ["config", "run", "family", "devices"], setUp);

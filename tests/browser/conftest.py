@@ -8,6 +8,7 @@ import gzip
 import http.server
 import mimetypes
 import os
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -93,15 +94,22 @@ def serve_folder(folder: Path) -> Iterator[str]:
 def lone_page(folder: Path, widget: Widget, title: str) -> None:
     """Write index.html with nothing but a widget, as Python stores it, and all that it loads."""
     widgets.write_files(folder)
-    (folder / "index.html").write_text(
+    placed = widgets.widget_html(widget._module, widget.state(), widget.describe())
+    (folder / "index.html").write_text(page_html(title, placed), encoding="utf-8")
+
+
+def page_html(title: str, body: str) -> str:
+    """Return a page that holds widgets, and loads them as the pages of the site do."""
+    styles, modules = widgets.loaded(re.findall(r'data-gptlib-widget="(\w+)"', body))
+    head = [f'<link rel="stylesheet" href="{name}">' for name in styles]
+    head += [f'<link rel="modulepreload" href="{name}">' for name in modules]
+    return (
         f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
-        '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
+        f'<link rel="icon" href="data:,">{"".join(head)}'
         "<style>:root { color-scheme: light dark } body { max-width: 736px }</style></head>"
-        f"<body><main><h1>{title}</h1>"
-        + widgets.widget_html(widget._module, widget.state(), widget.describe())
-        + '</main><script type="module" src="host.js"></script></body></html>',
-        encoding="utf-8",
+        f"<body><main><h1>{title}</h1>{body}"
+        '</main><script type="module" src="page/host.js"></script></body></html>'
     )
 
 

@@ -30,7 +30,7 @@ HOSTILE = "<script>alert(1)</script>\u202e שלום 👩\u200d👩\u200d👧 \x0
 # `model` answers requests; `gather` returns all messages of one, the answer last.
 HTML = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
 <script type="module">
-  import { connect } from "./gpt_worker.js";
+  import { connect } from "./page/gpt_worker.js";
   window.connect = connect;
   window.gather = async (type, details = {}) => {
     const found = [];

@@ -441,7 +441,7 @@ def test_nothing_moves_for_who_wants_no_motion(page: Page, address: str) -> None
 
 
 def test_the_widget_leaves_the_page_without_a_trace(root: Any, page: Page) -> None:
-    script = "async () => (await import('./host.js')).unmount(document.querySelector('%s'))"
+    script = "async () => (await import('./page/host.js')).unmount(document.querySelector('%s'))"
     page.evaluate(script % ".gptlib-widget")
     assert page.locator(".gptlib-root").count() == 0
     expect(page.locator(".gptlib-fallback")).to_be_visible()

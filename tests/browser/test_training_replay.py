@@ -291,7 +291,7 @@ def test_the_map_is_drawn_in_the_colors_of_the_theme(page: Page, address: str) -
 
 
 def test_the_widget_leaves_the_page_without_a_trace(root: Any, page: Page) -> None:
-    script = "async () => (await import('./host.js')).unmount(document.querySelector('%s'))"
+    script = "async () => (await import('./page/host.js')).unmount(document.querySelector('%s'))"
     page.evaluate(script % ".gptlib-widget")
     assert page.locator(".gptlib-root").count() == 0
     expect(page.locator(".gptlib-fallback")).to_be_visible()

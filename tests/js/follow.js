@@ -4,8 +4,8 @@
 
 import { createInterface } from "node:readline";
 
-import { pieces, Tokenizer } from "../../gptlib/widgets/gpt.js";
-import { Follower, LostError } from "../../gptlib/widgets/story_follower.js";
+import { pieces, Tokenizer } from "../../gptlib/widgets/page/gpt.js";
+import { Follower, LostError } from "../../gptlib/widgets/page/story_follower.js";
 
 let grammar;
 let words;

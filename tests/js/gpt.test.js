@@ -3,8 +3,8 @@ import { createHash } from "node:crypto";
 import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 
-import * as gpt from "../../gptlib/widgets/gpt.js";
-import { BEST, connect, likeliest, serve } from "../../gptlib/widgets/gpt_worker.js";
+import * as gpt from "../../gptlib/widgets/page/gpt.js";
+import { BEST, connect, likeliest, serve } from "../../gptlib/widgets/page/gpt_worker.js";
 import * as explorer from "../../gptlib/widgets/token_explorer.js";
 
 const source = (name) =>
@@ -354,7 +354,7 @@ test("losses are those of the tokens as the writer would have drawn them", () =>
 // ---------------------------------------------------------------------------------------------
 // Worker
 
-const PROGRAM = new URL("../../gptlib/widgets/gpt.js", import.meta.url).href;
+const PROGRAM = new URL("../../gptlib/widgets/page/gpt.js", import.meta.url).href;
 const SHA256 = createHash("sha256").update(FILE).digest("hex");
 const ANNOUNCED = {
   gpt: PROGRAM,

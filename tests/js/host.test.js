@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { createModel, resolveAssets } from "../../gptlib/widgets/host.js";
+import { createModel, resolveAssets } from "../../gptlib/widgets/page/host.js";
 
 test("a model tells its listeners what changed, once for a change", () => {
   const model = createModel({ text: "a", other: 1 });

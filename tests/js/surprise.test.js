@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { dress, Follower, LostError } from "../../gptlib/widgets/story_follower.js";
+import { dress, Follower, LostError } from "../../gptlib/widgets/page/story_follower.js";
 import * as surprise from "../../gptlib/widgets/surprise.js";
 
 const near = (found, expected, error = 1e-12) =>

@@ -1,36 +1,9 @@
 // What lets a widget read other texts in a page without a kernel: a button, and behind it the mini
 // model, in a worker. The widgets that have it import this file when they are drawn in such a page.
 
-/**
- * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: Function): void,
- *   off(event: string, callback: Function): void,
- *   save_changes(): void,
- *   send(content: unknown): void,
- * }} Model
- */
+import { openModel } from "./engine.js";
 
-/**
- * Load the mini model, which the page has among its files, into a worker of its own.
- * @param {Model} model the widget's
- * @param {(part: { loaded: number, total: number }) => void} onProgress
- * @param {AbortSignal} signal stops it, and closes the worker
- */
-async function openModel(model, onProgress, signal) {
-  const answer = await new Promise((resolve) => {
-    const hear = (/** @type {any} */ content) => {
-      model.off("msg:custom", hear);
-      resolve(content);
-    };
-    model.on("msg:custom", hear);
-    model.send({ type: "engine" });
-  });
-  if (answer.error) throw new Error(`The model's files do not arrive: ${answer.error}.`);
-  const { open } = await import(answer.urls.worker);
-  return open(answer.urls, answer.load, onProgress, signal);
-}
+/** @import { Model } from "./types.d.ts" */
 
 /**
  * What reads another text in a page without a kernel: a button that loads the mini model, with a

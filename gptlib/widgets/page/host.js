@@ -1,17 +1,8 @@
 // Brings the widgets of a static page to life: it reads the state that is stored in the page and
 // offers each widget's module the front-end interface of anywidget. There is no kernel behind it.
 
-/**
- * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: Function): void,
- *   off(event?: string | null, callback?: Function | null): void,
- *   save_changes(): void,
- *   send(content: unknown, callbacks?: unknown, buffers?: unknown): void,
- * }} Model
- * @typedef {(() => void) | void} CleanUp
- */
+/** @import { Listener, Model } from "../lib/types.d.ts" */
+/** @typedef {(() => void) | void} CleanUp */
 
 /**
  * A model without a kernel: it holds the state and tells who listens that it has changed. A message
@@ -22,7 +13,7 @@
  */
 export function createModel(state, answers = {}) {
   const values = new Map(Object.entries(state));
-  /** @type {Map<string, Set<Function>>} */
+  /** @type {Map<string, Set<Listener>>} */
   const listeners = new Map();
   /** @param {string} event @param {unknown[]} details */
   const emit = (event, ...details) => {
@@ -80,6 +71,9 @@ export async function resolveAssets(value, fetchAsset) {
   return Object.fromEntries(names.map((name, i) => [name, parts[i]]));
 }
 
+/** @param {string} name of a file @returns {string} its address; this one is in the folder page */
+const addressOf = (name) => new URL(`../${name}`, import.meta.url).href;
+
 /** @type {Map<string, Promise<unknown>>} */
 const assets = new Map();
 
@@ -87,7 +81,7 @@ const assets = new Map();
 function fetchAsset(name) {
   let asset = assets.get(name);
   if (!asset) {
-    asset = fetch(new URL(name, import.meta.url)).then((response) => {
+    asset = fetch(addressOf(name)).then((response) => {
       if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
       return response.json();
     });
@@ -103,9 +97,7 @@ async function engine() {
     ["mini.json", "stories_vocabulary.json"].map(fetchAsset),
   );
   const { file, ...load } = /** @type {any} */ (about);
-  const [worker, gpt, url] = ["gpt_worker.js", "gpt.js", file].map(
-    (name) => new URL(name, import.meta.url).href,
-  );
+  const [worker, gpt, url] = ["page/gpt_worker.js", "page/gpt.js", file].map(addressOf);
   return { urls: { worker, gpt }, load: { ...load, url, vocabulary } };
 }
 
@@ -127,7 +119,7 @@ export async function mount(place) {
     if (!/^[a-z0-9_]+$/.test(name)) throw new Error(`no widget has the name '${name}'`);
     const json = place.querySelector('script[type="application/json"]')?.textContent ?? "{}";
     const [module, state] = await Promise.all([
-      import(new URL(`./${name}.js`, import.meta.url).href),
+      import(addressOf(`${name}.js`)),
       resolveAssets(JSON.parse(json), fetchAsset),
     ]);
     const widget = typeof module.default === "function" ? await module.default() : module.default;

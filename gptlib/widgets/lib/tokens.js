@@ -1,0 +1,53 @@
+// Tokens for people: what to show where there is no ink, and what to say of it.
+
+import { bytesOf, characters } from "./bytes.js";
+
+/** What stands for white space. @type {Record<string, string>} */
+export const MARKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
+
+/** Characters that leave no ink. */
+export const NO_INK = /[\p{C}\p{Z}\p{White_Space}\p{Default_Ignorable_Code_Point}]/u;
+
+/** @param {number} value @param {number} [digits] @returns {string} */
+export const hex = (value, digits = 2) => value.toString(16).toUpperCase().padStart(digits, "0");
+
+/** @param {string} character @returns {string} `U+00AD` */
+export const codePoint = (character) => `U+${hex(Number(character.codePointAt(0)), 4)}`;
+
+/** @param {string} character @returns {string} itself, its mark, or its code point in brackets */
+export function visible(character) {
+  if (character in MARKS) return MARKS[character];
+  return NO_INK.test(character) ? `⟨${codePoint(character)}⟩` : character;
+}
+
+/** @param {string} shown @returns {string} a combining mark needs something to stand on */
+const standing = (shown) => (/^\p{M}/u.test(shown) ? "◌" : "") + shown;
+
+/**
+ * What to show for a token: text as it is, marks for white space, code points for characters that
+ * leave no ink, and in brackets the hexadecimal digits of bytes that are no whole character.
+ * @param {string} token a character a byte
+ * @returns {string}
+ */
+export function label(token) {
+  const shown = characters(bytesOf(token))
+    .map((one) => (typeof one === "number" ? `⟨${hex(one)}⟩` : visible(one)))
+    .join("");
+  return standing(shown).replaceAll("⟩⟨", " ") || "⟨⟩";
+}
+
+/** @param {string} text that a token completes @returns {string} what to show for it */
+export function labelOfText(text) {
+  return standing(Array.from(text, visible).join("") || "⟨part of a character⟩");
+}
+
+/** @param {string} shown what `label` made @returns {string} in words, for who listens */
+export function spoken(shown) {
+  /** @type {Record<string, string>} */
+  const words = { "␣": "space ", "⏎": "line break ", "⇥": "tab ", "␍": "return " };
+  return shown
+    .replace(/[␣⏎⇥␍]/g, (mark) => words[mark])
+    .replace(/⟨(?!U)/g, "bytes ")
+    .replace(/[⟨⟩◌]/g, "")
+    .trim();
+}
