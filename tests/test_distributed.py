@@ -29,6 +29,8 @@ from gptlib.training import NotFiniteError
 from tests import distributed_worker as worker
 from tests.distributed_worker import HaltError, Random, Ranks, config, gpt
 
+pytestmark = pytest.mark.system
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "cluster.md"
 
