@@ -38,6 +38,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         judges = item.get_closest_marker("judges")
         if judges and judged.recorded(judges.args[0]):
             item.add_marker(pytest.mark.slow)
+        if "mini" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.asset)
         if not _NOT_QUICK & {mark.name for mark in item.iter_markers()}:
             item.add_marker(pytest.mark.quick)
 

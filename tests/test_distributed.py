@@ -29,12 +29,13 @@ from gptlib.training import NotFiniteError
 from tests import distributed_worker as worker
 from tests.distributed_worker import HaltError, Random, Ranks, config, gpt
 
-pytestmark = pytest.mark.system
-
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "cluster.md"
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Gloo's tests need fork")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(sys.platform == "win32", reason="Gloo's tests need fork"),
+]
 
 
 @pytest.fixture(scope="module")

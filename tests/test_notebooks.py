@@ -11,6 +11,8 @@ import nbformat
 import pytest
 from nbval.plugin import get_sanitize_patterns
 
+from gptlib.drawn import UNKNOWN
+from tests import drawing
 from tools import execute
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -93,6 +95,22 @@ def test_every_picture_has_alternative_text(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "markdown":
             assert not re.search(r"!\[\s*\]\(|<img(?![^>]*\balt=)", cell.source), cell.source
+
+
+def test_every_figure_is_compared():
+    """Those that draw times, or errors of rounding, only by their words; see tests/drawing.py."""
+    shown = [
+        (figure, set(tags(cell)))
+        for path in NOTEBOOKS
+        for cell in code_cells(path)
+        for figure in drawing.figures_of(cell.outputs)
+    ]
+    assert len(shown) >= 72
+    for figure, _ in shown:
+        assert "axes 1 x limits" in figure["drawn"], figure
+        assert UNKNOWN not in figure["drawn"].values(), figure
+    assert len([tags for _, tags in shown if "figure-words" in tags]) <= 2
+    assert len([tags for _, tags in shown if tags & set(EXEMPTIONS)]) <= 1
 
 
 @each_notebook

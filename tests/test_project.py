@@ -25,7 +25,8 @@ LAYERS = {
     "tokenizer": set(),
     "story_surprise": {"stories", "tokenizer"},  # before "stories", which takes in all story_*
     "stories": set(),
-    "figures": set(),
+    "drawn": set(),
+    "figures": {"drawn"},
     "cache": set(),
     "texts": {"cache", "stories"},
     "data": {"cache"},

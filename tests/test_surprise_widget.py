@@ -24,6 +24,8 @@ from gptlib.widgets import engine, page, surprise
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.surprise import Surprise, grammar_json
 
+pytestmark = pytest.mark.asset  # the widget shows what the mini model says
+
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = tokenizer.stories()
 STORIES = stories.sample(3, stories.VALIDATION_SEED)

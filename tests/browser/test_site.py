@@ -110,7 +110,7 @@ def _overflow(page) -> int:
 
 def _violations(page) -> list[str]:
     """Return what axe finds, once no color is on its way to another one."""
-    page.evaluate("Promise.all(document.getAnimations().map((one) => one.finished))")
+    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
     found = Axe().run(page).response["violations"]
     return [f"{page.viewport_size['width']} px: {_summary(violation)}" for violation in found]
 
