@@ -70,10 +70,20 @@ def test_every_make_command_exists(name):
 @each_document
 def test_every_section_that_is_linked_or_named_exists(name):
     text = read(name)
-    headings = {line.strip("# ") for line in text.split("\n") if line.startswith("#")}
-    anchors = {re.sub(r"[^\w -]", "", h).lower().replace(" ", "-") for h in headings}
-    assert set(re.findall(r"\]\(#([^)]+)\)", text)) <= anchors
-    assert set(re.findall(r"see \*([^*]+)\*", text)) <= headings
+    for target, anchor in re.findall(r"\]\(([\w./-]*)#([\w-]+)\)", text):
+        anchors = {_anchor(heading) for heading in headings(target or name)}
+        assert anchor in anchors, f"{name} links {target}#{anchor}, which is no heading there"
+    named = set(re.findall(r"\bsee \*([^*]+)\*", text))
+    assert named <= headings(name), f"{name} names sections that it lacks: {named - headings(name)}"
+
+
+def headings(name: str) -> set[str]:
+    prose = re.sub(r"^```.*?^```", "", read(name), flags=re.M | re.S)
+    return {line.lstrip("# ") for line in prose.split("\n") if line.startswith("#")}
+
+
+def _anchor(heading: str) -> str:
+    return re.sub(r"[^\w -]", "", heading).lower().replace(" ", "-")
 
 
 @each_document
