@@ -218,6 +218,27 @@ export const tick = (title, checked, change, more = {}) =>
   `;
 
 /**
+ * Of some things one: radio buttons, of which only the words are seen.
+ * @param {{ legend: unknown, name: string, value: string, options: [string, string][],
+ *   choose(value: string): void, class: string }} options  `name` is that of no other group here
+ */
+export const radios = ({ legend, name, value, options, choose, ...more }) =>
+  html`<fieldset class="gptlib-radios ${more.class}">
+    <legend>${legend}</legend>
+    ${
+    options.map(([key, text]) =>
+      html`
+        <label class="gptlib-radio">
+          <input type="radio" name=${name} value=${key}
+            .checked=${live(key === value)} @change=${() => choose(key)}>
+          <span>${text}</span>
+        </label>
+      `
+    )
+  }
+  </fieldset>`;
+
+/**
  * A slider whose stops are numbered from 0.
  * @param {{ label?: string, stop: number, stops: number, text: string, class?: string,
  *   move(stop: number): void, done?(): void }} options  `text` says its value; `done` is called
