@@ -1,4 +1,4 @@
-# Everything one does with the course. Each target sets up what it needs.
+# Everything one does with the course. Each target sets up what it needs; `make help` lists them.
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -6,17 +6,22 @@ BIN := .venv/bin
 SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc.yml \
 	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
-.PHONY: book test notebooks lab serve lint format clean repository vocabulary mini scaling
+.PHONY: book help test notebooks lab serve lint format clean repository release lock vocabulary \
+	mini scaling
 
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
+
+help:  ## list what make can do
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name does; do printf 'make %-12s%s\n' "$$name" "$$does"; done
 
 # PyTorch's idle threads spin while they wait, and would take the cores from the other process.
 test: .venv/.complete lint book  ## everything that CI runs
 	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
-notebooks: .venv/.complete  ## re-execute every notebook in place
-	@$(BIN)/python tools/execute.py
+notebooks: .venv/.complete  ## re-execute every notebook in place, or one: NOTEBOOK=notebooks/….ipynb
+	@$(BIN)/python tools/execute.py $(NOTEBOOK)
 
 lab: .venv/.complete  ## open the notebooks in JupyterLab
 	@$(BIN)/jupyter-lab notebooks/01_what_a_gpt_is.ipynb
@@ -47,8 +52,14 @@ mini: .venv/.complete  ## train the mini model again: about two hours on two cor
 scaling: .venv/.complete  ## train the models of the scaling law again: over an hour on two cores, resumable
 	@$(BIN)/python -m tools.train_scaling
 
-repository: .venv/.complete  ## make repository URL=https://github.com/you/your-fork
-	@$(BIN)/python tools/repository.py "$(URL)"
+repository:  ## point every link at a fork: make repository URL=https://github.com/you/your-fork
+	@$(PYTHON) tools/repository.py "$(URL)"
+
+release:  ## version, changelog, commit and tag, on this machine: make release VERSION=1.2.0
+	@$(PYTHON) -m tools.release "$(VERSION)"
+
+lock:  ## write requirements.txt from pyproject.toml; newer versions with UPGRADE=all or UPGRADE=ruff
+	@$(PYTHON) -m tools.lock "$(UPGRADE)"
 
 clean:  ## remove everything that a command can make again
 	rm -rf _build .venv .mypy_cache .pytest_cache .ruff_cache .hypothesis gptlib.egg-info

@@ -4,4 +4,4 @@ Import the part you need, for example ``from gptlib import tokenizer``. Importin
 itself loads nothing heavy.
 """
 
-__version__ = "0.1.0"
+__version__ = "1.0.0"

@@ -12,8 +12,16 @@ from pathlib import Path
 
 import pytest
 import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
-from tools import bootstrap, build, repository
+import gptlib
+from tools import bootstrap, build, lock, repository
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
 
 ROOT = Path(__file__).resolve().parent.parent
 GPTLIB = ROOT / "gptlib"
@@ -111,8 +119,44 @@ def test_make_repository_changes_every_copy(tmp_path):
     assert yaml.safe_load((tmp_path / "_config.yml").read_text("utf-8"))["repository"]["url"] == new
     left = [p for p in tmp_path.rglob("*") if p.is_file() and ".git" not in p.parts]
     assert [p for p in left if old in p.read_text("utf-8", "ignore")] == []
-    for name in ("README.md", "pyproject.toml", "notebooks/01_what_a_gpt_is.ipynb"):
+    for name in ("README.md", "pyproject.toml", "CITATION.cff", "notebooks/01_what_a_gpt_is.ipynb"):
         assert new in (tmp_path / name).read_text("utf-8")
+    readme = (tmp_path / "README.md").read_text("utf-8")
+    assert f"git clone {new} && cd a-fork\n" in readme
+
+
+def test_the_readme_clones_this_repository_and_enters_its_folder():
+    url = repository.repository()
+    clones = re.findall(r"git clone (\S+) && cd (\S+)", (ROOT / "README.md").read_text("utf-8"))
+    assert clones == [(url, url.rsplit("/", 1)[1])]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("https://x.org/a/book", "https://x.org/me/copy"),
+        ("git+https://x.org/a/book@v1.0.0", "git+https://x.org/me/copy@v1.0.0"),
+        ("https://x.org/a/book.git", "https://x.org/me/copy.git"),
+        ("https://x.org/a/bookshop", "https://x.org/a/bookshop"),
+        ("https://colab.org/github/a/book/blob/v1", "https://colab.org/github/me/copy/blob/v1"),
+        ("https://binder.org/v2/gh/a/book/v1", "https://binder.org/v2/gh/me/copy/v1"),
+        ("cd book\n", "cd copy\n"),
+        ("cd book && make", "cd copy && make"),
+        ("cd book-of-names, cd books", "cd book-of-names, cd books"),
+    ],
+)
+def test_an_address_moves_in_every_form_and_nothing_else(before, after):
+    assert repository.moved(before, "https://x.org/a/book", "https://x.org/me/copy") == after
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_repository_needs_no_environment(tmp_path):
+    """Text is edited without gigabytes of packages: the plan of make names no set-up."""
+    command = ["make", "--dry-run", "repository", "URL=https://x.org/me/copy"]
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    plan = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert "tools/repository.py" in plan.stdout, plan.stderr
+    assert "bootstrap" not in plan.stdout
 
 
 @pytest.mark.parametrize("url", ["", "not-an-address", "https://github.com/only-an-owner"])
@@ -224,11 +268,76 @@ def test_workflows_fit_the_schema():
     assert process.returncode == 0, process.stdout
 
 
+@pytest.mark.parametrize(
+    ("schema", "name"),
+    [
+        ("dependabot", ".github/dependabot.yml"),
+        ("github-issue-forms", ".github/ISSUE_TEMPLATE/cell_output.yml"),
+        ("citation-file-format", "CITATION.cff"),
+    ],
+)
+def test_settings_of_services_fit_their_schemas(schema, name):
+    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
+    process = subprocess.run([*command, ROOT / name], capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
+
+
+def test_the_issue_form_s_command_prints_the_versions():
+    form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/cell_output.yml").read_text("utf-8"))
+    (words,) = [
+        part["attributes"]["description"] for part in form["body"] if part.get("id") == "versions"
+    ]
+    code = re.search(r"`(.+)`", words)[1]
+    process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert process.returncode == 0, process.stderr
+    assert f"gptlib {gptlib.__version__}\n" in process.stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no executable bit")
+@pytest.mark.parametrize("name", [".ci/run", ".devcontainer/set_up", ".binder/postBuild"])
+def test_scripts_of_services_can_be_run(name):
+    assert os.access(ROOT / name, os.X_OK)
+    process = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True)
+    assert (process.returncode, process.stderr) == (0, "")
+
+
 def test_every_requirement_is_pinned_exactly():
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
     assert "torch==2.13.0" in pins
     assert [pin for pin in pins if not re.fullmatch(r"[\w.-]+==[\w.]+( ; .+)?", pin)] == []
+
+
+def test_requirements_hold_all_that_pyproject_asks_for():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = project["dependencies"] + [
+        line for extra in lock.EXTRAS for line in project["optional-dependencies"][extra]
+    ]
+    lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
+    pins = dict(line.partition(" ")[0].split("==") for line in lines)
+    for requirement in map(Requirement, asked):
+        pin = pins.get(canonicalize_name(requirement.name), "nothing")
+        assert pin != "nothing", f"{requirement} is not in requirements.txt: run 'make lock'"
+        assert requirement.specifier.contains(pin), (
+            f"pyproject.toml asks for {requirement}, requirements.txt has {pin}: run 'make lock'"
+        )
+
+
+def test_what_only_a_gpu_needs_is_not_locked():
+    lines = ["nvidia-cublas==1", "cuda-pathfinder==1", "triton==3 ; a == 'b'", "tritonclient==2"]
+    assert lock.without_gpu(lines) == ["tritonclient==2"]
+
+
+# ---- Makefile -----------------------------------------------------------------------------------
+
+
+def test_make_help_lists_every_target():
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    phony = re.search(r"^\.PHONY: ((?:\\\n|.)+)$", makefile, re.M)[1].replace("\\", " ").split()
+    described = re.findall(r"^([a-z]+):.*## \S", makefile, re.M)
+    assert sorted(phony) == sorted(described), (
+        "every target of the Makefile is in .PHONY and has a '## description' for 'make help'"
+    )
 
 
 def test_commits_name_no_path_of_a_machine():

@@ -25,6 +25,12 @@ KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3
 KEPT_CELL_METADATA = ("tags", "mirror", "jupyter", "mystnb", "editable")
 
 
+def notebooks(root: Path = ROOT) -> list[Path]:
+    """List the course's notebooks, without the copies that Jupyter keeps of what it saves."""
+    paths = sorted(root.glob("notebooks/**/*.ipynb"))
+    return [path for path in paths if path.parent.name != ".ipynb_checkpoints"]
+
+
 def execute(path: Path) -> None:
     """Run one notebook in an empty folder and store its outputs; on an error leave the file."""
     notebook = nbformat.read(path, as_version=4)
@@ -105,7 +111,7 @@ def main(arguments: list[str]) -> int:
     """Execute the notebooks named, or all of them; return 1 if one of them failed."""
     os.environ.setdefault("PYTHONHASHSEED", "0")
     os.environ.setdefault("OMP_NUM_THREADS", "2")
-    paths = [Path(a) for a in arguments] or sorted(ROOT.glob("notebooks/**/*.ipynb"))
+    paths = [Path(a) for a in arguments] or notebooks()
     missing = [path for path in paths if not path.is_file()]
     if missing:
         print(f"No such notebook: {missing[0]}", file=sys.stderr)

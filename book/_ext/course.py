@@ -14,7 +14,7 @@ from sphinx.transforms import SphinxTransform
 from sphinx.util.docutils import SphinxDirective
 from sphinx.writers.html5 import HTML5Translator
 
-from gptlib import widgets
+from gptlib import __version__, widgets
 from gptlib.widgets.page import widget_html
 
 ROOT = Path(__file__).resolve().parent.parent.parent
@@ -85,11 +85,11 @@ def add_chapter_links(
     """Tell the template where a notebook can be opened and downloaded."""
     if doctree is None or not pagename.startswith("notebooks/"):
         return
-    repository = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]
-    slug = repository["url"].split("://", 1)[1].split("/", 1)[1].removesuffix(".git")
+    url = yaml.safe_load((ROOT / "_config.yml").read_text("utf-8"))["repository"]["url"]
+    slug = url.split("://", 1)[1].split("/", 1)[1]
+    # The release's notebook, which installs the release's library.
     context["colab_url"] = (
-        f"https://colab.research.google.com/github/{slug}/blob/"
-        f"{repository['branch']}/{pagename}.ipynb"
+        f"https://colab.research.google.com/github/{slug}/blob/v{__version__}/{pagename}.ipynb"
     )
     context["notebook_name"] = f"{pagename.rsplit('/', 1)[1]}.ipynb"
 

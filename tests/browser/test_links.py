@@ -9,9 +9,12 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from gptlib import __version__
 from tests.browser.conftest import SITE
+from tools.repository import repository
 
 PAGES = sorted(SITE.rglob("*.html"))
+NOTEBOOKS = sorted(SITE.glob("notebooks/**/*.html"))
 
 
 class _Reader(HTMLParser):
@@ -56,3 +59,12 @@ def test_links_inside_the_site_lead_somewhere(path):
 
 def _anchors(target: Path, fragment: str) -> set[str]:
     return read(target).anchors if fragment and target.is_file() else {fragment}
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.relative_to(SITE).as_posix())
+def test_the_colab_button_opens_the_notebook_of_the_release(path):
+    """Its set-up cell installs the library of the same release."""
+    slug = repository().removeprefix("https://github.com/")
+    name = path.relative_to(SITE).with_suffix(".ipynb").as_posix()
+    colab = [link for link in read(path).links if "colab." in link]
+    assert colab == [f"https://colab.research.google.com/github/{slug}/blob/v{__version__}/{name}"]
