@@ -6,8 +6,8 @@ BIN := .venv/bin
 SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc.yml \
 	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
-.PHONY: book help test notebooks lab serve lint format clean repository release lock vocabulary \
-	mini scaling
+.PHONY: book help check test test-unit test-notebooks test-browser nightly judge notebooks lab \
+	serve lint format clean repository release lock vocabulary mini scaling
 
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
@@ -17,8 +17,29 @@ help:  ## list what make can do
 		while IFS='|' read -r name does; do printf 'make %-12s%s\n' "$$name" "$$does"; done
 
 # PyTorch's idle threads spin while they wait, and would take the cores from the other process.
+PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
+
+check: .venv/.complete lint  ## before a commit: style, types, and what is tested in two minutes
+	@$(PYTEST) -m quick tests --ignore=tests/browser
+
 test: .venv/.complete lint book  ## everything that CI runs
-	@OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
+	@$(PYTEST)
+
+# The same in three parts, which CI runs side by side.
+test-unit: .venv/.complete lint
+	@$(PYTEST) tests --ignore=tests/browser
+
+test-notebooks: .venv/.complete
+	@$(PYTEST) notebooks
+
+test-browser: .venv/.complete book
+	@$(PYTEST) tests/browser
+
+nightly: .venv/.complete book  ## the tests that take minutes, and every committed asset judged anew
+	@$(PYTEST) -m slow
+
+judge: .venv/.complete  ## judge the committed assets in full, and record that they held
+	@$(BIN)/python -m tests.judged
 
 notebooks: .venv/.complete  ## re-execute every notebook in place, or one: NOTEBOOK=notebooks/….ipynb
 	@$(BIN)/python tools/execute.py $(NOTEBOOK)

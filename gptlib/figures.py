@@ -12,6 +12,8 @@ import matplotlib
 from cycler import cycler
 from matplotlib.figure import Figure
 
+from gptlib.drawn import drawn
+
 #: The course's colors by name.
 PALETTE: dict[str, str] = {
     "blue": "#0072B2",
@@ -87,12 +89,16 @@ def show(figure: Figure, alt: str) -> None:
 
 
 def bundle(figure: Figure, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Return what :func:`show` displays: the picture and the words, and the metadata for both."""
+    """Return what :func:`show` displays: the picture and the words, and the metadata for both.
+
+    The metadata says what is drawn, too: see :mod:`gptlib.drawn`.
+    """
     if len(alt.split()) < 5:
         raise ValueError(f"alt must say in words what the figure shows, not {alt!r}")
     width, height = figure.get_size_inches() * _CSS_PIXELS_PER_INCH
+    data = {"image/png": _png(figure), "text/plain": alt}
     size = {"width": round(width), "height": round(height), "alt": alt}
-    return {"image/png": _png(figure), "text/plain": alt}, {"image/png": size}
+    return data, {"image/png": size | {"drawn": drawn(figure)}}
 
 
 def _png(figure: Figure) -> bytes:

@@ -205,6 +205,7 @@ def test_half_precision_models_can_be_shown() -> None:
     )
 
 
+@pytest.mark.asset
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_a_loaded_model_can_be_shown(dtype: torch.dtype) -> None:
     model = pretrained.load("mini", dtype)
@@ -240,6 +241,7 @@ def test_output_is_the_same_each_time_and_names_no_number_of_the_model(model: GP
     assert "." not in words.replace(". ", " ").rstrip(".")
 
 
+@pytest.mark.asset
 def test_only_of_the_mini_model_a_page_reads_other_texts(model: GPT) -> None:
     mini, encoding = pretrained.load("mini"), tokenizer.stories()
     size = len(engine.weights())

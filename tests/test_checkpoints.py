@@ -176,6 +176,7 @@ def server():
 
 
 @posix
+@pytest.mark.system
 @pytest.mark.parametrize("kills", [5, pytest.param(30, marks=pytest.mark.slow)])
 def test_killed_at_random_moments_it_ends_with_the_same_weights(tmp_path, server, kills):
     chance, model = random.Random(kills), gpt()

@@ -226,6 +226,7 @@ def exchanged(model: GPT, number: int) -> GPT:
     return model
 
 
+@pytest.mark.asset
 class TestPatient:
     square, norms = chapter6._SQUARE_IN, chapter6._NORMS_IN
 

@@ -100,6 +100,7 @@ def test_the_help_loads_nothing_heavy() -> None:
 # ---- generate ------------------------------------------------------------------------------------
 
 
+@pytest.mark.asset
 def test_the_mini_model_writes_right_after_installation(folder: Path) -> None:
     """As a reader gives it: in another folder, another process, without a network."""
     argv = [sys.executable, "-m", "gptlib", "generate", "Once upon a time", "--seed", "1"]

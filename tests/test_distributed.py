@@ -32,7 +32,10 @@ from tests.distributed_worker import HaltError, Random, Ranks, config, gpt
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "book" / "cluster.md"
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="Gloo's tests need fork")
+pytestmark = [
+    pytest.mark.system,
+    pytest.mark.skipif(sys.platform == "win32", reason="Gloo's tests need fork"),
+]
 
 
 @pytest.fixture(scope="module")

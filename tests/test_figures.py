@@ -29,11 +29,13 @@ def test_show_gives_a_picture_its_words_and_its_size(picture):
     data, metadata = picture()
     assert data["text/plain"] == "A straight line from zero to one"
     assert data["image/png"].startswith(b"\x89PNG")
+    drawn = metadata["image/png"].pop("drawn")
     assert metadata["image/png"] == {
         "width": 300,
         "height": 200,
         "alt": "A straight line from zero to one",
     }
+    assert drawn["axes 1 title"] == "A line"
 
 
 def test_the_same_figure_is_the_same_bytes(picture):

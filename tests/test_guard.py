@@ -1,4 +1,7 @@
-"""The guard itself: nothing under test reaches beyond this machine, and CI does not skip."""
+"""The guard itself: nothing under test reaches beyond this machine, and CI does not skip.
+
+That notebooks cannot either, tests/test_notebooks.py shows.
+"""
 
 from __future__ import annotations
 
@@ -6,9 +9,7 @@ import socket
 import subprocess
 import sys
 
-import nbformat
 import pytest
-from nbclient import NotebookClient
 from pytest_socket import SocketConnectBlockedError
 
 pytest_plugins = ["pytester"]
@@ -29,17 +30,11 @@ def test_a_process_that_a_test_starts_cannot_either():
     assert "tests stay on this machine, but something asked for nowhere.invalid" in process.stderr
 
 
-def test_a_notebook_cannot_either(tmp_path):
-    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(ASK)])
-    client = NotebookClient(notebook, allow_errors=True, resources={"metadata": {"path": tmp_path}})
-    client.execute()
-    assert notebook.cells[0].outputs[-1].evalue.startswith("tests stay on this machine")
-
-
 @pytest.mark.skipif(sys.platform != "linux", reason="only on Linux does CI provide everything")
 @pytest.mark.parametrize(("ci", "outcome"), [("1", "failed"), ("", "skipped")])
 def test_a_skip_fails_in_ci_alone(pytester, monkeypatch, pytestconfig, ci, outcome):
     monkeypatch.setenv("CI", ci)
+    monkeypatch.syspath_prepend(pytestconfig.rootpath)
     pytester.makeconftest((pytestconfig.rootpath / "conftest.py").read_text("utf-8"))
     pytester.makepyfile("import pytest\ndef test_it(): pytest.skip('no browser')")
-    pytester.runpytest_subprocess("-p", "no:cacheprovider").assert_outcomes(**{outcome: 1})
+    pytester.runpytest_inprocess("-p", "no:cacheprovider").assert_outcomes(**{outcome: 1})

@@ -103,9 +103,22 @@ def test_the_first_losses_do_not_press_the_rest_flat():
     assert drawn(History(losses=[0.1] * 100), floor=0.3).get_ylim()[1] > 0.3
 
 
-def test_an_empty_and_a_short_history_can_be_drawn(tmp_path):
-    for record in (History(), history(1, 1), history(2, 1)):
-        record.plot(floor=0.3).savefig(tmp_path / "plot.png")
+@pytest.mark.parametrize("steps", [0, 1, 2])
+def test_an_empty_and_a_short_history_can_be_drawn(steps):
+    record = history(steps, every=1)
+    axes = drawn(record, floor=0.3)
+    axes.figure.draw_without_rendering()
+    raw, smoothed, *held_out, floor = axes.lines
+    assert list(raw.get_ydata()) == record.losses
+    assert list(smoothed.get_ydata()) == record.smoothed(5)
+    assert [list(zip(*line.get_data(), strict=True)) for line in held_out] == (
+        [record.evaluations] if steps else []
+    )
+    assert set(floor.get_ydata()) == {0.3}
+    assert axes.get_xlim() == (0, max(steps, 1))
+    low, high = axes.get_ylim()
+    assert low == 0
+    assert max([0.3, *record.losses]) < high < 9
 
 
 # ---------------------------------------------------------------------------------------------

@@ -406,6 +406,7 @@ def test_the_logit_lens_ends_with_the_models_logits(model, ids):
     assert not torch.allclose(lens[1], lens[2], atol=0.1)
 
 
+@pytest.mark.asset
 def test_the_mini_model_can_be_looked_into():
     mini = load("mini")
     ids = random_ids(mini.config, 2, 40)

@@ -39,6 +39,7 @@ def test_is_small_and_of_gpt2s_architecture(mini):
     assert not mini.training
 
 
+@pytest.mark.judges("mini")
 @pytest.mark.parametrize("n", [500, pytest.param(2_000, marks=pytest.mark.slow)])
 def test_its_loss_on_new_stories_is_within_5_percent_of_the_floor(mini, n):
     held_out = stream_of(stories.sample(n, stories.VALIDATION_SEED), ENCODING)
@@ -49,6 +50,7 @@ def test_its_loss_on_new_stories_is_within_5_percent_of_the_floor(mini, n):
     assert floor * 0.99 < loss < floor * 1.05
 
 
+@pytest.mark.judges("mini")
 def test_what_it_writes_follows_the_grammar(written):
     """Of a model that keeps 95 %, 500 stories may well show 94: two standard errors are allowed."""
     shares = train_mini.judged(written)
@@ -66,6 +68,7 @@ def test_what_it_writes_follows_the_grammar_in_many_stories(mini):
     assert shares["consistent"] >= 0.95
 
 
+@pytest.mark.judges("mini")
 def test_lessons_taught_the_rule_that_the_run_left_to_chance(mini):
     before, now = mini_record()["decided"], train_mini.decided(mini)
     assert before["places"] == now["places"] >= 20
@@ -73,6 +76,7 @@ def test_lessons_taught_the_rule_that_the_run_left_to_chance(mini):
     assert now["least"] > 0.99
 
 
+@pytest.mark.judges("mini")
 def test_it_does_not_recite_what_it_was_trained_on(written):
     assert len(set(written)) == len(written)
     read = set(stories.sample(train_mini.N_ALL_STORIES, stories.TRAIN_SEED))
@@ -88,6 +92,7 @@ def answers():
     return teacher.joined(teacher.answers_to(TEXTS[:3]), teacher.answers_to(TEXTS[3:]))
 
 
+@pytest.mark.judges("mini")
 def test_a_teacher_knows_every_answer(answers):
     assert len(answers.numbers) == len(stream_of(TEXTS, ENCODING))
     place = 0
@@ -101,6 +106,7 @@ def test_a_teacher_knows_every_answer(answers):
         place += len(ids)
 
 
+@pytest.mark.judges("mini")
 def test_lessons_lose_what_the_grammar_expects_and_see_what_is_wasted(mini, answers):
     rows = train_mini.rows(TEXTS, 4)
     places = torch.tensor([1, 30, 60])

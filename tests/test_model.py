@@ -222,12 +222,14 @@ def test_gradients_of_tiny_models_are_those_of_transformers(tiny_twins, name, ba
     gradients_agree(ours, theirs, random_ids(ours.config, batch, length))
 
 
+# By day one case shows that nothing is particular to the size; the tiny twins above have them all.
+ALL_SHAPES = [(1, 1), (3, 1), (1, 2), (3, 2), (1, 63), (1, 1024), (3, 1024)]
+
+
+@pytest.mark.full_size
 @pytest.mark.parametrize(
     ("batch", "length"),
-    [
-        *[(1, 1), (3, 1), (1, 2), (3, 2), (1, 63), (3, 63), (1, 1024)],
-        pytest.param(3, 1024, marks=pytest.mark.slow),
-    ],
+    [(3, 63), *(pytest.param(*shape, marks=pytest.mark.slow) for shape in ALL_SHAPES)],
 )
 def test_logits_of_the_full_124m_are_those_of_transformers(full_twins, batch, length):
     ours, theirs = full_twins
@@ -235,13 +237,9 @@ def test_logits_of_the_full_124m_are_those_of_transformers(full_twins, batch, le
     assert largest_difference(ours, theirs, ids) <= TOLERANCE
 
 
-HEAVY = [(3, 2), (3, 63), (1, 1024), (3, 1024)]
-
-
-@pytest.mark.parametrize(
-    ("batch", "length"),
-    [(1, 63), *(pytest.param(*shape, marks=pytest.mark.slow) for shape in HEAVY)],
-)
+@pytest.mark.slow
+@pytest.mark.full_size
+@pytest.mark.parametrize(("batch", "length"), [(1, 63), (3, 2), (3, 63), (1, 1024), (3, 1024)])
 def test_gradients_of_the_full_124m_are_those_of_transformers(full_twins, batch, length):
     ours, theirs = full_twins
     gradients_agree(ours, theirs, random_ids(ours.config, batch, length))

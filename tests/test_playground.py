@@ -24,6 +24,8 @@ from gptlib.widgets.playground import (
     example,
 )
 
+pytestmark = pytest.mark.asset  # the widget shows what the mini model says
+
 
 @pytest.fixture(scope="module", autouse=True)
 def one_thread() -> Iterator[None]:

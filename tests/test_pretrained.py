@@ -275,6 +275,7 @@ def test_the_type_is_the_caller_s_whatever_the_file_s(dtype, folder):
     assert same_weights(load(folder), expected.float())
 
 
+@pytest.mark.asset
 def test_the_mini_model_is_a_checkpoint_like_any(tmp_path):
     mini = load("mini")
     assert mini.config == replace(FAMILY["mini"], drop_rate=mini.config.drop_rate)
@@ -689,6 +690,7 @@ def test_a_pickle_is_refused(folder, monkeypatch):
     assert Path("exploded").exists()  # the bomb is live
 
 
+@pytest.mark.asset
 def test_nothing_is_unpickled(folder, monkeypatch):
     def refuse(*arguments, **options):
         raise AssertionError("something is unpickled")

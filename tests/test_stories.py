@@ -66,10 +66,12 @@ def test_a_shorter_sample_begins_a_longer_one(n: int, more: int, seed: int) -> N
     assert stories.sample(n + more, seed)[:n] == stories.sample(n, seed)
 
 
+@pytest.mark.judges("stories")
 def test_no_story_of_100_000_occurs_twice(many: list[str]) -> None:
     assert len(set(many)) == 100_000
 
 
+@pytest.mark.judges("stories")
 def test_train_and_validation_stories_are_disjoint(many: list[str]) -> None:
     assert stories.TRAIN_SEED != stories.VALIDATION_SEED
     assert set(many).isdisjoint(stories.sample(20_000, stories.VALIDATION_SEED))
@@ -78,6 +80,7 @@ def test_train_and_validation_stories_are_disjoint(many: list[str]) -> None:
 # --------------------------------------------------------------------------- probabilities
 
 
+@pytest.mark.judges("stories")
 def test_mean_surprise_of_20_000_stories_is_the_entropy(many: list[str]) -> None:
     surprise = [-stories.log_prob(story) for story in many[:20_000]]
     mean = math.fsum(surprise) / len(surprise)
@@ -221,6 +224,7 @@ def item_bounds(item: str | Mention | Draw) -> tuple[int, int]:
     return min(low for low, _ in ends) + article, max(high for _, high in ends) + article
 
 
+@pytest.mark.judges("stories")
 def test_every_story_has_60_to_200_words(many: list[str]) -> None:
     low, high = bounds(GRAMMAR.start)
     assert low + 1 >= 60
@@ -228,6 +232,7 @@ def test_every_story_has_60_to_200_words(many: list[str]) -> None:
     assert all(60 <= len(story.split()) <= 200 for story in many[:20_000])
 
 
+@pytest.mark.judges("stories")
 def test_the_words_are_those_that_are_said(many: list[str]) -> None:
     listed = stories.words()
     assert listed == sorted(set(listed))
@@ -238,6 +243,7 @@ def test_the_words_are_those_that_are_said(many: list[str]) -> None:
     )
 
 
+@pytest.mark.judges("stories")
 def test_the_prose_is_clean(many: list[str]) -> None:
     for story in many[:10_000]:
         assert not re.search(r"\b[aA] [aeiouAEIOU]|\b[aA]n [^aeiouAEIOU\W]", story), story
@@ -252,6 +258,7 @@ def test_the_prose_is_clean(many: list[str]) -> None:
             assert sentence.lstrip('"')[0].isupper() or re.search(r"[?.]\" [a-z]", story), story
 
 
+@pytest.mark.judges("stories")
 def test_every_story_keeps_its_two_names_and_its_thing(many: list[str]) -> None:
     names = {child.value("") for child in GRAMMAR.choices["child"].options}
     colors = {color.value("") for color in GRAMMAR.choices["color"].options}

@@ -23,6 +23,8 @@ from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.surprise import Surprise, grammar_json
 from tests.javascript import run_script
 
+pytestmark = pytest.mark.asset  # the widget shows what the mini model says
+
 ROOT = Path(__file__).resolve().parent.parent
 ENCODING = tokenizer.stories()
 STORIES = stories.sample(3, stories.VALIDATION_SEED)

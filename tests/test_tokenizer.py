@@ -87,11 +87,12 @@ def reference(tmp_path_factory):
         return tiktoken.Encoding(**tiktoken_ext.openai_public.gpt2())
 
 
-def test_gpt2_encodes_10000_random_strings_as_tiktoken_does(reference):
+@pytest.mark.parametrize("n", [2_000, pytest.param(10_000, marks=pytest.mark.slow)])
+def test_gpt2_encodes_random_strings_as_tiktoken_does(reference, n):
     ours = tokenizer.gpt2()
     seen = set()
 
-    @settings(PROPERTY, max_examples=10_200)
+    @settings(PROPERTY, max_examples=n + n // 50)
     @given(UNICODE)
     @example(CONTRACTIONS)
     def compare(text):
@@ -102,7 +103,7 @@ def test_gpt2_encodes_10000_random_strings_as_tiktoken_does(reference):
         seen.add(text)
 
     compare()
-    assert len(seen) >= 10_000
+    assert len(seen) >= n
 
 
 def test_gpt2_knows_what_tiktoken_knows(reference):
@@ -148,10 +149,10 @@ def test_gpt2_needs_no_network_and_loads_fast(tmp_path):
         def refuse(*args, **kwargs):
             raise AssertionError("opened a connection")
         socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-        start = time.perf_counter()
+        start = time.process_time()  # other processes must not count
         from gptlib import tokenizer
         tokenizer.gpt2().encode("Hello")
-        print(time.perf_counter() - start)
+        print(time.process_time() - start)
         assert "torch" not in sys.modules and "gptlib.stories" not in sys.modules
         tokenizer.stories().encode("Hello")
     """

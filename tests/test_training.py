@@ -121,8 +121,19 @@ def test_a_value_out_of_range_is_refused(name, value):
         with_config(**{name: value})
 
 
-def test_values_at_the_edge_are_allowed():
-    with_config(learning_rate=0, final_share=1, beta_1=0.0, clip_norm=math.inf, warmup_steps=0)
+def test_values_at_the_edge_are_allowed_and_do_what_they_say():
+    flat = with_config(final_share=1, warmup_steps=0)
+    assert {learning_rate(step, flat) for step in range(9)} == {CONFIG.learning_rate}
+    still = gpt()
+    assert quietly(still, with_config(learning_rate=0)).steps == CONFIG.steps
+    assert same(weights(still), weights(gpt()))
+    model = gpt()
+    _, norm = compute_gradients(model, *Random().batch(0), with_config(clip_norm=math.inf))
+    whole = torch.cat([p.grad.flatten() for p in model.parameters()])  # nothing was cut off
+    assert whole.norm().item() == pytest.approx(norm)
+    moved = gpt()
+    quietly(moved, with_config(beta_1=0.0, beta_2=0.0))
+    assert not same(weights(moved), weights(gpt()))
 
 
 # ---------------------------------------------------------------------------------------------

@@ -82,13 +82,21 @@ def wait_for_text(root: Any, length: int) -> None:
 
 def tokens_of(root: Any) -> list[tuple[str, float]]:
     """Return each token's text and the loss that it is labeled with."""
-    found = root.locator(".gptlib-pg-tok:not(.gptlib-pg-begin)").evaluate_all(
-        """found => found.map(one => {
-          const lead = one.previousSibling?.nodeType === 3 ? one.previousSibling.data : "";
-          return [lead + one.textContent, one.getAttribute("aria-label")];
-        })"""
+    found = root.locator(".gptlib-pg-tok").evaluate_all(
+        """found => found.map((one, i) => {
+          const between = document.createRange();
+          if (i) between.setStartAfter(found[i - 1]);
+          else between.setStart(one.parentNode, 0);
+          between.setEndBefore(one);
+          // The line break after the end of a story is no part of the next one's first token.
+          const tail = i && found[i - 1].classList.contains("gptlib-pg-end") ? 1 : 0;
+          const text = between.toString().slice(tail) + one.textContent;
+          return [text, one.getAttribute("aria-label"), one.classList.contains("gptlib-pg-begin")];
+        }).filter(([, , begins]) => !begins)"""
     )
-    return [(text, float(re.findall(r"([\d.]+|Infinity) nats", label)[0])) for text, label in found]
+    return [
+        (text, float(re.findall(r"([\d.]+|Infinity) nats", label)[0])) for text, label, _ in found
+    ]
 
 
 def write(root: Any, prompt: str, *, length: int = 0) -> None:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
 from playwright import sync_api
 
-from tests.browser.conftest import ROOT, SITE, serve_folder
+from tests.browser.conftest import ROOT, SITE, quiet_page, serve_folder
 
 PAGES = sorted(
     path.relative_to(SITE).as_posix()
@@ -28,72 +28,91 @@ def test_there_are_pages():
     assert len(CHAPTERS) >= 2
 
 
+# Thousands of tokens of code, and of signatures, look the same, and most of axe's time goes to the
+# contrast of each. A few of each kind stay, the others become plain text, from the innermost
+# element outward. Axe passes over single characters.
+_A_FEW_TOKENS_OF_EACH_KIND = """() => {
+  const tokens = () => [...document.querySelectorAll("pre span, dt.sig span, dt.sig em")];
+  const thinned = () => {
+    const seen = new Map();
+    const more = tokens().filter((token) => {
+      const { color, fontWeight, fontStyle } = getComputedStyle(token);
+      const ground = token.closest(".cell_input, .cell_output, pre, dt.sig a, dt.sig").className;
+      const measured = token.checkVisibility() && token.textContent.trim().length > 1;
+      const kind = [token.className, color, fontWeight, fontStyle, ground, measured].join();
+      if (token.children.length) return false;
+      seen.set(kind, (seen.get(kind) ?? 0) + 1);
+      return seen.get(kind) > 5;
+    });
+    for (const token of more) token.replaceWith(token.textContent);
+    return more.length;
+  };
+  while (thinned());
+  document.querySelectorAll("pre, dt.sig").forEach((code) => code.normalize());
+}"""
+
+
 @pytest.mark.parametrize("name", PAGES)
-def test_page_asks_only_its_own_origin_and_nothing_fails(page, site, name):
-    """The fixture also fails the test for anything that the console shows as an error."""
-    asked, failed = [], []
-    page.on("request", lambda request: asked.append(request.url))
-    page.on("requestfailed", lambda request: failed.append(request.url))
-    page.on("response", lambda r: failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
-    page.goto(site + name, wait_until="networkidle")
-    _scroll_through(page)
+def test_page_is_whole_on_a_desktop_by_day_and_on_a_phone_by_night(browser, site, name):
+    """One visit: what a page asks for and how heavy that is, its width, and what axe says of it."""
+    desktop, phone = {"width": 1280, "height": 800}, {"width": 360, "height": 800}
+    with quiet_page(browser, viewport=desktop, reduced_motion="reduce") as page:
+        asked, failed, sizes = _watched(page, site)
+        page.goto(site + name, wait_until="networkidle")
+        first_load = sizes()
+        _scroll_through(page)
+        cut = page.locator(".cell_output pre").evaluate_all(
+            "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
+        )
+        wide = [_overflow(page)]
+        _look(page, phone, "dark")
+        wide.append(_overflow(page))
+        page.evaluate(_A_FEW_TOKENS_OF_EACH_KIND)
+        violations = _violations(page)
+        _look(page, desktop, "light")
+        violations += _violations(page)
+
     assert [url for url in asked if _is_foreign(url, site)] == []
     assert failed == []
     assert [
         url for url in asked if re.search(r"require(\.min)?\.js|html-manager|embed-amd", url)
     ] == []
+    assert name not in CHAPTERS or sum(first_load.values()) <= MOST_BYTES, first_load
+    assert max(wide) <= 0
+    assert cut == []  # on a desktop every output can be read without scrolling
+    assert violations == []
 
 
-@pytest.mark.parametrize("name", CHAPTERS)
-def test_first_load_of_a_chapter_is_light(page, site, name):
-    responses = []
+def _watched(page, site: str) -> tuple[list[str], list[str], Callable[[], dict[str, int]]]:
+    """Collect what a page asks for, what fails, and the bytes of what came, pictures aside."""
+    asked, failed, responses = [], [], []
+    page.on("request", lambda request: asked.append(request.url))
+    page.on("requestfailed", lambda request: failed.append(request.url))
+    page.on("response", lambda r: failed.append(f"{r.status} {r.url}") if r.status >= 400 else None)
     page.on("response", lambda response: responses.append(response))
-    page.goto(site + name, wait_until="networkidle")
-    sizes = {
-        r.url.removeprefix(site): r.request.sizes()["responseBodySize"]
-        for r in responses
-        if r.request.resource_type != "image"
-    }
-    assert sum(sizes.values()) <= MOST_BYTES, sizes
-    print(f"{name}: {sum(sizes.values()):,} bytes")
+
+    def sizes() -> dict[str, int]:
+        kept = [r for r in responses if r.request.resource_type != "image"]
+        return {r.url.removeprefix(site): r.request.sizes()["responseBodySize"] for r in kept}
+
+    return asked, failed, sizes
 
 
-# Thousands of tokens of code look the same, and most of axe's time goes to the contrast of each. A
-# few of each kind stay, the others become plain text. Axe passes over single characters.
-_A_FEW_TOKENS_OF_EACH_KIND = """() => {
-  const seen = new Map();
-  const more = [...document.querySelectorAll("pre span")].filter((token) => {
-    const { color, fontWeight } = getComputedStyle(token);
-    const ground = token.closest(".cell_input, .cell_output, pre").className;
-    const measured = token.checkVisibility() && token.textContent.trim().length > 1;
-    const kind = [token.className, color, fontWeight, ground, measured].join();
-    seen.set(kind, (seen.get(kind) ?? 0) + 1);
-    return !token.children.length && seen.get(kind) > 5;
-  });
-  for (const token of more) token.replaceWith(token.textContent);
-  document.querySelectorAll("pre").forEach((code) => code.normalize());
-}"""
-
-
-@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (360, "dark")])
-@pytest.mark.parametrize("name", PAGES)
-def test_page_is_accessible_and_fits(browser, site, name, width, scheme):
-    context = browser.new_context(
-        viewport={"width": width, "height": 800}, color_scheme=scheme, reduced_motion="reduce"
-    )
-    page = context.new_page()
-    page.goto(site + name, wait_until="networkidle")
+def _look(page, viewport: dict[str, int], scheme: str) -> None:
+    page.set_viewport_size(viewport)
+    page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
     _scroll_through(page)
-    overflow = page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
-    cut = page.locator(".cell_output pre").evaluate_all(
-        "all => all.filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent)"
-    )
-    page.evaluate(_A_FEW_TOKENS_OF_EACH_KIND)
-    violations = Axe().run(page).response["violations"]
-    context.close()
-    assert overflow <= 0
-    assert width < 1280 or cut == []  # on a desktop every output can be read without scrolling
-    assert [_summary(violation) for violation in violations] == []
+
+
+def _overflow(page) -> int:
+    return page.evaluate("document.documentElement.scrollWidth - window.innerWidth")
+
+
+def _violations(page) -> list[str]:
+    """Return what axe finds, once no color is on its way to another one."""
+    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+    found = Axe().run(page).response["violations"]
+    return [f"{page.viewport_size['width']} px: {_summary(violation)}" for violation in found]
 
 
 @pytest.mark.parametrize("name", CHAPTERS)
@@ -142,13 +161,8 @@ def default_site(tmp_path_factory) -> Iterator[str]:
     yield from serve_folder(folder / "_build" / "html")
 
 
-_LOADED = [  # in CI the heaviest chapter and a light one; all of them take two minutes
-    name if "/02_" in name or "/05_" in name else pytest.param(name, marks=pytest.mark.slow)
-    for name in CHAPTERS
-]
-
-
-@pytest.mark.parametrize("name", _LOADED)
+@pytest.mark.slow  # by day the bytes of the first load are the guard
+@pytest.mark.parametrize("name", CHAPTERS)
 def test_load_event_comes_in_half_the_time_of_the_default_build(browser, site, default_site, name):
     """Both over a slow mobile line. The default's requests to other hosts are answered at once
     with nothing, which can only favor it."""

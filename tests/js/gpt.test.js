@@ -207,6 +207,21 @@ test("attention is shared out among the tokens so far", () => {
   assert.ok(new Set(weights).size === 5);
 });
 
+test("scores of any size become weights", () => {
+  // exp(200) is beyond float32, and so is exp(-200): only their differences may be exponents.
+  for (const scores of [[200, 199, -200], [-200, -201, -200], [200, 200, 200]]) {
+    const cache = new gpt.KVCache(CONFIG);
+    const { queries, keys } = cache.layers[1];
+    queries[12 * 2 + 8] = 2; // of token 2, in head 2; a score is half of the product
+    scores.forEach((score, token) => keys[12 * token + 8] = score);
+    const weights = new Float32Array(3);
+    gpt.attentionWeights(cache, 1, 2, 2, weights);
+    const highest = Math.max(...scores);
+    const shares = scores.map((score) => Math.exp(score - highest));
+    weights.forEach((weight, token) => near(weight, shares[token] / sum(shares)));
+  }
+});
+
 test("a head of its own replaces the token embedding", () => {
   const tensors = gpt.readTensors(FILE);
   const head = { shape: [259, 12], data: new Float32Array(259 * 12).fill(1) };
