@@ -15,6 +15,8 @@ import {
 } from "./lit-html.js";
 
 export { html, live, noChange, nothing, ref, repeat, svg };
+/** For markup in which each space counts: the formatter, which knows `html`, adds none. */
+export const inline = html;
 
 /** @import { Context, Model } from "./types.d.ts" */
 /** @import { Part } from "./lit-html.d.ts" */
