@@ -71,7 +71,7 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     for name, state in STATES.items():
         placed = book.widget_html(name, state, f"The words that stand for the {name}.")
         for kind, body in (("one", placed), ("two", placed * 2)):
-            (folder / f"{name}_{kind}.html").write_text(page_html(name, body), encoding="utf-8")
+            (folder / f"{name}_{kind}.html").write_text(page_html("A widget", body), "utf-8")
     yield from serve_folder(folder)
 
 

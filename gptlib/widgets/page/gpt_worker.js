@@ -73,9 +73,7 @@ export function likeliest(values, count) {
   /** @type {number[]} */
   const best = [];
   for (let id = 0; id < values.length; id++) {
-    if (best.length === count && !(values[id] > values[best[count - 1]])) {
-      continue;
-    }
+    if (best.length === count && !(values[id] > values[best[count - 1]])) continue;
     let place = Math.min(best.length, count - 1);
     for (; place > 0 && values[id] > values[best[place - 1]]; place--) {
       best[place] = best[place - 1];
@@ -93,12 +91,7 @@ export function likeliest(values, count) {
  */
 function warmUp({ linear }, { n_embd: C }) {
   const zeros = (/** @type {number} */ size) => new Float32Array(size);
-  const layer = {
-    weight: zeros(4 * C * C),
-    bias: zeros(4 * C),
-    nIn: C,
-    nOut: 4 * C,
-  };
+  const layer = { weight: zeros(4 * C * C), bias: zeros(4 * C), nIn: C, nOut: 4 * C };
   for (let n = 0; n < 8; n++) linear(layer, zeros(5 * C)); // four vectors, and one
 }
 
@@ -114,30 +107,15 @@ async function weightsOf(request, signal, progress) {
   if (ArrayBuffer.isView(weights)) {
     const { byteOffset, byteLength } = weights;
     const buffer = /** @type {ArrayBuffer} */ (weights.buffer); // no memory that workers share
-    return checked(
-      new Uint8Array(buffer, byteOffset, byteLength),
-      bytes,
-      sha256,
-    );
+    return checked(new Uint8Array(buffer, byteOffset, byteLength), bytes, sha256);
   }
   if (weights) return checked(new Uint8Array(weights), bytes, sha256);
   try {
-    return await checked(
-      await download(request, "force-cache", signal, progress),
-      bytes,
-      sha256,
-    );
+    return await checked(await download(request, "force-cache", signal, progress), bytes, sha256);
   } catch (error) {
     // What the browser kept may be an older file, or half of one.
-    if (
-      !(error instanceof Failure) ||
-      !["truncated", "corrupt"].includes(error.code)
-    ) throw error;
-    return checked(
-      await download(request, "reload", signal, progress),
-      bytes,
-      sha256,
-    );
+    if (!(error instanceof Failure) || !["truncated", "corrupt"].includes(error.code)) throw error;
+    return checked(await download(request, "reload", signal, progress), bytes, sha256);
   }
 }
 
@@ -145,20 +123,14 @@ async function weightsOf(request, signal, progress) {
 async function checked(file, bytes, sha256) {
   if (file.length !== bytes) {
     const arrived = `${file.length} of ${bytes} bytes arrived`;
-    throw new Failure(
-      "truncated",
-      `The model's weights are not whole: ${arrived}.`,
-    );
+    throw new Failure("truncated", `The model's weights are not whole: ${arrived}.`);
   }
   if (!globalThis.crypto?.subtle) return file; // a page without https; the shapes are checked still
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
   const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0"))
     .join("");
   if (found === sha256) return file;
-  throw new Failure(
-    "corrupt",
-    "The model's weights are damaged: their SHA-256 is another one.",
-  );
+  throw new Failure("corrupt", "The model's weights are damaged: their SHA-256 is another one.");
 }
 
 /**
@@ -167,12 +139,7 @@ async function checked(file, bytes, sha256) {
  * @param {AbortSignal} signal
  * @param {(loaded: number) => void} progress
  */
-async function download(
-  { url, bytes, patience = 30 },
-  cache,
-  signal,
-  progress,
-) {
+async function download({ url, bytes, patience = 30 }, cache, signal, progress) {
   const silence = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   let timer;
@@ -188,34 +155,23 @@ async function download(
     wait();
     let response = await fetch(url, { cache, signal: silence.signal });
     // The browser may have kept an earlier answer, that there is none.
-    if (!response.ok) {
-      response = await fetch(url, { cache: "reload", signal: silence.signal });
-    }
-    if (!response.ok || !response.body) {
-      throw new Error(`the server answers ${response.status}`);
-    }
+    if (!response.ok) response = await fetch(url, { cache: "reload", signal: silence.signal });
+    if (!response.ok || !response.body) throw new Error(`the server answers ${response.status}`);
     const reader = response.body.getReader();
     for (;;) {
       const { done, value } = await reader.read();
       if (done) return file.subarray(0, loaded);
       wait();
       if (loaded + value.length > bytes) {
-        throw new Failure(
-          "corrupt",
-          `The model's weights are longer than ${bytes} bytes.`,
-        );
+        throw new Failure("corrupt", `The model's weights are longer than ${bytes} bytes.`);
       }
       file.set(value, loaded);
       progress(loaded += value.length);
     }
   } catch (error) {
     if (error instanceof Failure) throw error;
-    if (signal.aborted) {
-      throw new Failure("stopped", "The loading was stopped.");
-    }
-    const why = silence.signal.aborted
-      ? `nothing came for ${patience} s`
-      : messageOf(error);
+    if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
+    const why = silence.signal.aborted ? `nothing came for ${patience} s` : messageOf(error);
     throw new Failure("network", `The model's weights do not arrive: ${why}.`);
   } finally {
     clearTimeout(timer);
@@ -224,13 +180,10 @@ async function download(
 }
 
 /** @param {unknown} n @param {number} size */
-const isIndex = (n, size) =>
-  Number.isInteger(n) && Number(n) >= 0 && Number(n) < size;
+const isIndex = (n, size) => Number.isInteger(n) && Number(n) >= 0 && Number(n) < size;
 
 /** @param {unknown} error */
-const messageOf = (
-  error,
-) => (error instanceof Error ? error.message : String(error));
+const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
 /** A model and the text that it writes, as requests ask for them. */
 class Session {
@@ -244,18 +197,10 @@ class Session {
   idsOf({ text, ids, bare }) {
     const size = this.tokenizer.tokens.length;
     if (typeof text === "string") {
-      ids = [
-        ...(bare ? [] : [this.tokenizer.endOfText]),
-        ...this.tokenizer.encode(text),
-      ];
+      ids = [...(bare ? [] : [this.tokenizer.endOfText]), ...this.tokenizer.encode(text)];
     }
-    if (
-      Array.isArray(ids) && ids.length && ids.every((id) => isIndex(id, size))
-    ) return ids;
-    throw new Failure(
-      "input",
-      `There must be a text, or ids from 0 to ${size - 1}.`,
-    );
+    if (Array.isArray(ids) && ids.length && ids.every((id) => isIndex(id, size))) return ids;
+    throw new Failure("input", `There must be a text, or ids from 0 to ${size - 1}.`);
   }
 
   /**
@@ -278,10 +223,7 @@ class Session {
     const low = start + first;
     const place = (index ?? low + view.length - 1) - start; // the newest, or the next
     if (isIndex(place - first, view.length)) return place;
-    throw new Failure(
-      "input",
-      `In view are ${low} to ${low + view.length - 1}, not ${index}.`,
-    );
+    throw new Failure("input", `In view are ${low} to ${low + view.length - 1}, not ${index}.`);
   }
 
   /** What one token looks at in every head, (L, H, T). @param {number} place in the view */
@@ -312,13 +254,10 @@ class Session {
     const cache = new this.gpt.KVCache(this.writer.model.config);
     for (let from = 0; from < ids.length; from += PART) {
       await breath();
-      if (signal.aborted) {
-        throw new Failure("stopped", "The reading was stopped.");
-      }
+      if (signal.aborted) throw new Failure("stopped", "The reading was stopped.");
       const part = ids.slice(from, from + PART);
       this.gpt.read(this.writer.model, part, cache, {
-        listen: (/** @type {Float32Array} */ x, /** @type {number} */ end) =>
-          listen(x, end, from),
+        listen: (/** @type {Float32Array} */ x, /** @type {number} */ end) => listen(x, end, from),
       });
     }
     return cache;
@@ -334,43 +273,27 @@ class Session {
     const begun = performance.now();
     const { bytes: total, config, vocabulary } = request;
     const program = await import(request.gpt).catch((error) => {
-      throw new Failure(
-        "network",
-        `The model's program does not arrive: ${messageOf(error)}`,
-      );
+      throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
     });
     const fetching = weightsOf(request, signal, (loaded) => {
       tell({ type: "progress", loaded, total });
     });
     warmUp(program, config);
     const file = await fetching;
-    if (signal.aborted) {
-      throw new Failure("stopped", "The loading was stopped.");
-    }
+    if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
     const arrived = performance.now();
     const words = new program.Tokenizer(vocabulary);
     if (words.tokens.length !== config.vocab_size) {
-      const sizes =
-        `${words.tokens.length} tokens, and the model ${config.vocab_size}`;
+      const sizes = `${words.tokens.length} tokens, and the model ${config.vocab_size}`;
       throw new Failure("input", `The vocabulary has ${sizes}.`);
     }
     try {
-      const model = program.buildModel(
-        program.readTensors(file),
-        program.configOf(config),
-      );
+      const model = program.buildModel(program.readTensors(file), program.configOf(config));
       this.writer = new program.Writer(model);
     } catch (error) {
-      throw new Failure(
-        "corrupt",
-        `The model's weights are damaged: ${messageOf(error)}.`,
-      );
+      throw new Failure("corrupt", `The model's weights are damaged: ${messageOf(error)}.`);
     }
-    [this.gpt, this.tokenizer, this.random] = [
-      program,
-      words,
-      program.generator(Date.now()),
-    ];
+    [this.gpt, this.tokenizer, this.random] = [program, words, program.generator(Date.now())];
     this.feed({ text: "" });
     return { fetched: arrived - begun, prepared: performance.now() - arrived };
   }
@@ -381,25 +304,13 @@ class Session {
     const ids = this.idsOf(request);
     this.writer.feed(ids);
     this.decode = this.tokenizer.decoder();
-    const drawn = this.gpt.nextProbabilities(
-      this.writer.logits,
-      request.sampling,
-    );
+    const drawn = this.gpt.nextProbabilities(this.writer.logits, request.sampling);
     const alternatives = this.best(this.writer.logits, drawn);
-    return {
-      ids,
-      texts: ids.map(this.decode),
-      start: this.writer.start,
-      alternatives,
-    };
+    return { ids, texts: ids.map(this.decode), start: this.writer.start, alternatives };
   }
 
   /** @param {Message} request @param {Post} tell @param {AbortSignal} signal */
-  async continue(
-    { count = Infinity, seed, sampling = {}, attention = false },
-    tell,
-    signal,
-  ) {
+  async continue({ count = Infinity, seed, sampling = {}, attention = false }, tell, signal) {
     this.gpt.checkSampling(sampling);
     if (seed !== undefined) this.random = this.gpt.generator(seed);
     for (let n = 0; n < count; n++) {
@@ -419,9 +330,7 @@ class Session {
       };
       if (attention) {
         const weights = this.looks(this.writer.view.length - 1);
-        tell({ type: "token", ...written, attention: weights }, [
-          weights.buffer,
-        ]);
+        tell({ type: "token", ...written, attention: weights }, [weights.buffer]);
       } else tell({ type: "token", ...written });
       if (token === this.tokenizer.endOfText) return { reason: "end" };
     }
@@ -435,10 +344,7 @@ class Session {
     const place = this.placeOf(index, 1);
     const logits = this.writer.logitsBefore(place);
     const drawn = this.gpt.nextProbabilities(logits, sampling);
-    return {
-      index: this.writer.start + place,
-      alternatives: this.best(logits, drawn, count),
-    };
+    return { index: this.writer.start + place, alternatives: this.best(logits, drawn, count) };
   }
 
   /** @param {Message} request */
@@ -449,21 +355,12 @@ class Session {
       const weights = this.looks(place);
       return { start, tokens: place + 1, weights, transfer: [weights.buffer] };
     }
-    if (
-      !isIndex(layer, model.config.nLayers) ||
-      !isIndex(head, model.config.nHeads)
-    ) {
+    if (!isIndex(layer, model.config.nLayers) || !isIndex(head, model.config.nHeads)) {
       throw new Failure("input", `There is no head ${head} of layer ${layer}.`);
     }
     const weights = new Float32Array(view.length ** 2); // (T, T)
     for (let place = 0; place < view.length; place++) {
-      this.gpt.attentionWeights(
-        cache,
-        layer,
-        head,
-        place,
-        weights.subarray(place * view.length),
-      );
+      this.gpt.attentionWeights(cache, layer, head, place, weights.subarray(place * view.length));
     }
     return { start, tokens: view.length, weights, transfer: [weights.buffer] };
   }
@@ -487,11 +384,7 @@ class Session {
       if (signal.aborted) break;
     }
     send();
-    return {
-      ids,
-      texts: ids.map(this.tokenizer.decoder()),
-      stopped: from < ids.length,
-    };
+    return { ids, texts: ids.map(this.tokenizer.decoder()), stopped: from < ids.length };
   }
 
   /** @param {Message} request @param {Post} _tell @param {AbortSignal} signal */
@@ -500,17 +393,12 @@ class Session {
     const all = this.idsOf(request);
     const ids = this.gpt.inView(all, model.config.contextLength);
     const { vocabSize: V, nLayers } = model.config;
-    if (!isIndex(count - 1, V)) {
-      throw new Failure("input", `There are no ${count} likeliest.`);
-    }
+    if (!isIndex(count - 1, V)) throw new Failure("input", `There are no ${count} likeliest.`);
     const ends = nLayers + 1;
     const places = ends * ids.length; // (E, T)
     const best = new Uint32Array(places * count);
     const own = new Float32Array(places * count);
-    const [chosen, next] = [
-      new Float32Array(places),
-      new Float32Array(places).fill(NaN),
-    ];
+    const [chosen, next] = [new Float32Array(places), new Float32Array(places).fill(NaN)];
     /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
     await this.readBeside(ids, signal, (x, end, from) => {
       const logits = this.gpt.logitsOf(model, x); // (part, V)
@@ -518,9 +406,7 @@ class Session {
         return this.gpt.softmax(logits.subarray(t * V, (t + 1) * V));
       });
       if (end < nLayers) return;
-      const choices = read[end].map((probabilities) =>
-        likeliest(probabilities, 1)[0]
-      );
+      const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
       read.forEach((rows, e) => {
         rows.forEach((probabilities, t) => {
           const place = e * ids.length + from + t;
@@ -534,13 +420,7 @@ class Session {
       });
     });
     const start = all.length - ids.length;
-    const found = {
-      ids,
-      tokens: this.bytesOf(ids),
-      words: this.bytesOf([...best]),
-      start,
-      ends,
-    };
+    const found = { ids, tokens: this.bytesOf(ids), words: this.bytesOf([...best]), start, ends };
     const transfer = [best.buffer, own.buffer, chosen.buffer, next.buffer];
     return { ...found, best, own, chosen, next, transfer };
   }
@@ -552,43 +432,20 @@ class Session {
     const most = Math.min(MOST_SCORES, contextLength);
     const T = ids.length;
     if (T > most) {
-      throw new Failure(
-        "input",
-        `The text has ${T} tokens, but at most ${most} can be shown.`,
-      );
+      throw new Failure("input", `The text has ${T} tokens, but at most ${most} can be shown.`);
     }
     const cache = await this.readBeside(ids, signal);
     const scores = new Float32Array(nLayers * nHeads * T * T);
     for (let row = 0; row < scores.length / T; row++) {
       const head = Math.floor(row / T);
       const [layer, own] = [Math.floor(head / nHeads), head % nHeads];
-      this.gpt.attentionScores(
-        cache,
-        layer,
-        own,
-        row % T,
-        T,
-        scores.subarray(row * T),
-      );
+      this.gpt.attentionScores(cache, layer, own, row % T, T, scores.subarray(row * T));
     }
-    return {
-      ids,
-      tokens: this.bytesOf(ids),
-      scores,
-      transfer: [scores.buffer],
-    };
+    return { ids, tokens: this.bytesOf(ids), scores, transfer: [scores.buffer] };
   }
 }
 
-const REQUESTS = [
-  "feed",
-  "continue",
-  "alternatives",
-  "attention",
-  "losses",
-  "lens",
-  "scores",
-];
+const REQUESTS = ["feed", "continue", "alternatives", "attention", "losses", "lens", "scores"];
 
 /**
  * Answer requests; see the top of this file.
@@ -613,11 +470,7 @@ export function serve(post) {
       if (!session.writer && REQUESTS.includes(type)) {
         throw new Failure("input", "The model is not loaded.");
       }
-      const answer = await /** @type {any} */ (session)[type](
-        request,
-        tell,
-        running.signal,
-      );
+      const answer = await /** @type {any} */ (session)[type](request, tell, running.signal);
       const { transfer, ...details } = answer ?? {};
       tell({ type: "done", ...details }, transfer);
     } catch (error) {
@@ -644,8 +497,7 @@ class Line {
     this.gpt = gpt;
     try {
       this.worker = new Worker(url, { type: "module" });
-      this.worker.onerror = ({ message }) =>
-        this.fail(message || "its worker does not start");
+      this.worker.onerror = ({ message }) => this.fail(message || "its worker does not start");
       this.worker.onmessage = ({ data }) => this.hear(data);
     } catch (error) {
       this.fail(messageOf(error));
@@ -654,20 +506,15 @@ class Line {
 
   /** @param {string} why */
   fail(why) {
-    this.broken =
-      `This browser cannot run the model in the background: ${why}.`;
-    for (const { reject } of this.waiting.values()) {
-      reject(new Failure("worker", this.broken));
-    }
+    this.broken = `This browser cannot run the model in the background: ${why}.`;
+    for (const { reject } of this.waiting.values()) reject(new Failure("worker", this.broken));
     this.waiting.clear();
   }
 
   /** @param {Message} data */
   hear({ id, ...message }) {
     const { resolve, reject, onPart } = this.waiting.get(id) ?? {};
-    if (message.type !== "done" && message.type !== "error") {
-      return void onPart?.(message);
-    }
+    if (message.type !== "done" && message.type !== "error") return void onPart?.(message);
     this.waiting.delete(id);
     if (message.type === "done") resolve?.(message);
     else reject?.(new Failure(message.code, message.message));
@@ -683,9 +530,7 @@ class Line {
    */
   ask = (type, details = {}, onPart, transfer = []) =>
     new Promise((resolve, reject) => {
-      if (this.broken || !this.worker) {
-        return reject(new Failure("worker", this.broken));
-      }
+      if (this.broken || !this.worker) return reject(new Failure("worker", this.broken));
       const id = ++this.last;
       this.waiting.set(id, { resolve, reject, onPart });
       const found = type === "load" && { gpt: this.gpt };
@@ -732,8 +577,6 @@ export async function open(urls, request, onProgress, signal) {
 
 const scope = /** @type {any} */ (globalThis);
 if (scope.WorkerGlobalScope && scope instanceof scope.WorkerGlobalScope) {
-  const answer = serve((message, transfer = []) =>
-    scope.postMessage(message, transfer)
-  );
+  const answer = serve((message, transfer = []) => scope.postMessage(message, transfer));
   scope.onmessage = (/** @type {MessageEvent} */ { data }) => answer(data);
 }
