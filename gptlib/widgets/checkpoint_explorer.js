@@ -1,6 +1,24 @@
 // What is inside a checkpoint: the tree of its tensors, and for one of them its values as a
 // picture and as a histogram. Python has read the file; here nothing is computed but places.
 
+import { measured } from "./lib/chart.js";
+import {
+  announcer,
+  classes,
+  define,
+  guard,
+  html,
+  live,
+  nothing,
+  onTheme,
+  repeat,
+  svg,
+  uniqueName,
+} from "./lib/kit.js";
+import { formatBytes, formatCount, formatShare, plural, sum } from "./lib/numbers.js";
+import { withModifier } from "./lib/rove.js";
+
+/** @import { Widget } from "./lib/kit.js" */
 /**
  * @typedef {{
  *   title: string, bytes: number, files: number, prefix: string, masks: number,
@@ -17,13 +35,6 @@
  *   key: string, label: string, level: number, position: number, siblings: number,
  *   expanded: boolean | null, kind: string, bytes: number, entries: Entry[],
  * }} Line  of the tree: a tensor, or a block, which holds several
- * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: () => void): void,
- *   off(event: string, callback: () => void): void,
- *   save_changes(): void,
- * }} Model
  */
 
 // ---------------------------------------------------------------------------------------------
@@ -91,7 +102,8 @@ export function entriesOf(checkpoint) {
       ...{ kind: kindOf(row.ours), words: "" },
     };
     const turned = row.transposed ? "transposed" : "";
-    const odd = values[NUMBERS.indexOf("nan")] + values[NUMBERS.indexOf("infinite")];
+    const odd = values[NUMBERS.indexOf("nan")] +
+      values[NUMBERS.indexOf("infinite")];
     const shown = odd ? "nan" : "";
     const facts = [name, entry.ours, entry.kind, dtype, turned, shown];
     entry.words = facts.join(" ").toLowerCase();
@@ -188,32 +200,6 @@ function parent(lines, at) {
 // ---------------------------------------------------------------------------------------------
 // Numbers for people
 
-/** @param {number} count @returns {string} the count with commas between the thousands */
-export function formatCount(count) {
-  return String(count).replace(/\B(?=(\d{3})+$)/g, ",");
-}
-
-/** @param {number} count @param {string} noun @returns {string} */
-export function plural(count, noun) {
-  return `${formatCount(count)} ${noun}${count === 1 ? "" : "s"}`;
-}
-
-/** @param {number} n @returns {string} in binary units, to one decimal, as gptlib.accounting */
-export function formatBytes(n) {
-  if (n < 1024) return `${n} B`;
-  let power = 1;
-  while (Number((n / 1024 ** power).toFixed(1)) >= 1024) power++;
-  return `${(n / 1024 ** power).toFixed(1)} ${"KMGTPEZY"[power - 1]}iB`;
-}
-
-/** @param {number} share from 0 to 1 @returns {string} in percent, never a false 0 */
-export function formatShare(share) {
-  const percent = 100 * share;
-  if (percent === 0) return "0%";
-  if (percent < 0.01) return "< 0.01%";
-  return `${percent.toFixed(percent < 1 ? 2 : 1)}%`;
-}
-
 /** @param {number[]} shape @returns {string} */
 export function formatShape(shape) {
   return shape.map(formatCount).join(" × ") || "1 value";
@@ -246,10 +232,15 @@ export function ticks(low, high, most = 5) {
   if (!(low < high) || !Number.isFinite(high - low)) return [];
   const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? 10 * power;
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ??
+    10 * power;
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const found = [];
-  for (let i = Math.ceil(low / step - 1e-9); i * step <= high + 1e-9 * step; i++) {
+  for (
+    let i = Math.ceil(low / step - 1e-9);
+    i * step <= high + 1e-9 * step;
+    i++
+  ) {
     const value = i * step;
     const plain = decimals <= 4 && Math.abs(value) < 1e5;
     const text = plain ? Math.abs(value).toFixed(decimals) : formatValue(Math.abs(value));
@@ -278,7 +269,8 @@ export function barsOf(entry) {
   return bins.map((code, i) => {
     const from = low + i * width;
     const z = (from + width / 2 - mean) / std;
-    const normal = (width / std) * (Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI));
+    const normal = (width / std) *
+      (Math.exp((-z * z) / 2) / Math.sqrt(2 * Math.PI));
     return { from, to: from + width, share: ((code / FULL) * entry.peak) / finite(entry), normal };
   });
 }
@@ -328,7 +320,8 @@ const ABOUT = {
 
 /** @param {Entry} entry @returns {{ text: string, rows: string, columns: string }} */
 export function aboutOf(entry) {
-  const [known, rows, columns] = ABOUT[entry.pattern] ?? ["", "rows", "columns"];
+  const [known, rows, columns] = ABOUT[entry.pattern] ??
+    ["", "rows", "columns"];
   let text = known;
   if (entry.ours.endsWith("scale")) {
     text = "Multiplies each channel after it is normalized. Training starts with every scale at 1.";
@@ -364,623 +357,6 @@ export function oddOf(entry) {
   return `Of ${plural(entry.count, "value")}, ${parts.join(" and ")}. They are left out below.`;
 }
 
-// ---------------------------------------------------------------------------------------------
-// Drawing
-
-const CONTROLS = ["button", "input"];
-const STOPS = 5;
-
-/**
- * @param {string} tag
- * @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  // JupyterLab takes keys from whatever has the focus, unless that itself says otherwise.
-  if (CONTROLS.includes(tag)) element.setAttribute("data-lm-suppress-shortcuts", "true");
-  element.append(...children);
-  return element;
-}
-
-/**
- * @param {string} tag
- * @param {string} name of its class
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-const part = (tag, name, ...children) => h(tag, { class: `gptlib-ce-${name}` }, ...children);
-
-/**
- * @param {string} tag
- * @param {Record<string, string | number>} attributes
- * @param {(Node | string)[]} children
- * @returns {SVGElement}
- */
-function s(tag, attributes = {}, ...children) {
-  const element = document.createElementNS("http://www.w3.org/2000/svg", tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, String(value));
-  element.append(...children);
-  return element;
-}
-
-/** @param {Node} node @param {string} text */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-let count = 0; // widgets drawn, for names that must differ
-
-/** Draw the frame once; later calls fill it. */
-function frame() {
-  const id = `gptlib-ce-${(count += 1)}`;
-  const [title, sum, found] = [part("span", "title"), part("p", "soft"), part("span", "soft")];
-  found.setAttribute("role", "status");
-  const search = /** @type {HTMLInputElement} */ (
-    h("input", {
-      ...{ type: "search", class: "gptlib-ce-search", id: `${id}-search`, spellcheck: "false" },
-      ...{ autocomplete: "off", placeholder: "ln_1, bias, 0.attn …" },
-    })
-  );
-  const label = h("label", { class: "gptlib-ce-label", for: `${id}-search` }, "Find tensors");
-  const tree = h("div", { class: "gptlib-ce-tree", role: "tree", "aria-label": "Tensors" });
-  const none = part("p", "none");
-  const headings = h("div", { class: "gptlib-ce-line gptlib-ce-headings", "aria-hidden": "true" });
-  const titles = { name: "Tensor", shape: "Shape", dtype: "Type", bytes: "Bytes", share: "Share" };
-  for (const [name, text] of Object.entries(titles)) headings.append(part("span", name, text));
-  const notes = part("p", "notes");
-  const list = part("div", "list", headings, part("div", "scroller", tree, none));
-  const browse = part("section", "browse", list, notes);
-  browse.setAttribute("aria-label", "Tensors of the file");
-
-  const [name, ours, about, order, odd] = [
-    part("strong", "tensor"),
-    part("p", "ours"),
-    part("p", "about"),
-    part("p", "order"),
-    part("p", "odd"),
-  ];
-  const facts = fields(["Shape", "Type", "Values", "Bytes"]);
-  const canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { role: "img" }));
-  const [down, across] = [part("span", "down"), part("span", "across")];
-  const picture = part("div", "picture", across, down, canvas);
-  const probe = part("div", "probe");
-  for (let i = 0; i <= STOPS; i++) probe.append(h("span", { "data-stop": String(i) }));
-  const [least, most] = [h("span"), h("span")];
-  const scale = part("div", "scale", least, part("span", "ramp"), most);
-  const cell = part("p", "cell");
-  const chart = s("svg", { class: "gptlib-ce-chart", role: "img" });
-  const bar = part("p", "cell");
-  const spread = fields(["Mean", "Std. deviation", "Smallest", "Largest"]);
-  const alike = part("p", "alike");
-  const panel = part(
-    "section",
-    "panel",
-    part("div", "top", name, ours, about, order, odd),
-    facts.root,
-    part("p", "caption", "Values"),
-    ...[chart, bar, spread.root],
-  );
-  panel.setAttribute("aria-label", "The chosen tensor");
-  const caption = part("p", "caption", "Picture");
-  const beside = part("div", "beside", scale, cell, alike);
-  const look = part("section", "look", caption, part("div", "pair", picture, beside));
-  look.setAttribute("aria-label", "Picture of the chosen tensor");
-  const blocks = part("section", "blocks");
-  const blocksTitle = part("p", "caption");
-  const blocksChart = s("svg", { class: "gptlib-ce-chart", role: "img" });
-  const key = "Dot: mean. Line: one standard deviation up and down.";
-  blocks.append(blocksTitle, blocksChart, part("p", "cell", key));
-  blocks.setAttribute("aria-label", "The same tensor in every block");
-  const said = h("div", { class: "gptlib-ce-hidden", role: "status" });
-  const heading = part("div", "head", h("strong", { class: "gptlib-title" }, title), sum);
-  const finder = part("div", "finder", label, search, found);
-  const views = part("div", "views", browse, panel, look, blocks);
-  const root = h(
-    "div",
-    { class: "gptlib-root gptlib-ce", "data-lm-suppress-shortcuts": "true" },
-    part("div", "layout", heading, finder, views, said, probe),
-  );
-  return {
-    ...{ id, root, title, sum, found, search, tree, none, notes, name, ours, about, order, odd },
-    ...{ facts, picture, canvas, down, across, probe, scale, least, most, cell, chart, bar },
-    ...{ spread, alike, panel, look, blocks, blocksTitle, blocksChart, said },
-  };
-}
-
-/** @param {string} name @returns {Node[]} that may break after a dot */
-function dotted(name) {
-  return name.split(/(?<=\.)/).flatMap((text) => [document.createTextNode(text), h("wbr")]);
-}
-
-/** @param {string[]} titles */
-function fields(titles) {
-  const values = titles.map(() => h("dd"));
-  const pairs = titles.map((title, i) => h("div", {}, h("dt", {}, title), values[i]));
-  return { values, root: part("dl", "facts", ...pairs) };
-}
-
-/** @param {Line} line @param {number} all bytes of the file @returns {HTMLElement} */
-function drawLine(line, all) {
-  const { level, expanded, entries, bytes } = line;
-  const [entry] = entries;
-  const share = bytes / all;
-  const block = expanded !== null;
-  const name = part(
-    "span",
-    "name",
-    part("span", "fold"),
-    part("code", "code", ...dotted(line.label)),
-  );
-  if (!block && entry.nan + entry.infinite) name.append(part("span", "wrong", "NaN"));
-  if (block) name.append(part("span", "soft", plural(entries.length, "tensor")));
-  const bar = part("span", "share", h("span", {}, formatShare(share)));
-  bar.style.setProperty("--share", `${100 * share}%`);
-  const shape = part("span", "shape", block ? "" : formatShape(entry.shape));
-  if (!block && entry.transposed) {
-    shape.append(h("span", { class: "gptlib-ce-turned", title: "stored transposed" }, "T"));
-  }
-  const words = block
-    ? [`${line.label}, ${plural(entries.length, "tensor")}`]
-    : [line.label, formatShape(entry.shape).replaceAll("×", "by"), entry.dtype];
-  if (!block && entry.transposed) words.push("stored transposed");
-  if (!block && entry.nan + entry.infinite) words.push("with values that are not finite");
-  words.push(formatBytes(bytes), `${formatShare(share)} of the file`);
-  const element = h(
-    "div",
-    {
-      ...{ class: "gptlib-ce-line", role: "treeitem", tabindex: "-1", "data-kind": line.kind },
-      ...{ "aria-level": String(level), "aria-posinset": String(line.position) },
-      ...{ "aria-setsize": String(line.siblings), "aria-label": words.join(", ") },
-      "data-lm-suppress-shortcuts": "true", // JupyterLab asks the focused element itself
-    },
-    name,
-    shape,
-    part("span", "dtype", block ? "" : entry.dtype),
-    part("span", "bytes", formatBytes(bytes)),
-    bar,
-  );
-  if (block) element.setAttribute("aria-expanded", String(expanded));
-  return element;
-}
-
-/**
- * @param {{ model: Model, el: HTMLElement }} context
- * @returns {() => void}
- */
-function render({ model, el }) {
-  const view = frame();
-  /** @type {Checkpoint} */
-  let checkpoint = model.get("checkpoint");
-  /** @type {Entry[]} */
-  let entries = [];
-  /** @type {Line[]} */
-  let lines = [];
-  /** @type {HTMLElement[]} */
-  let elements = [];
-  let focused = ""; // the line that the Tab key reaches
-  let speaking = 0;
-  let own = false; // whether the reader has chosen, and not Python
-  /** @type {{ from: number, to: number, share: number, left: number, right: number }[]} */
-  let bars = [];
-
-  const chosen = () => entries.find((entry) => entry.name === model.get("tensor")) ?? entries[0];
-  const search = () => model.get("search") ?? "";
-  const opened = () => /** @type {string[]} */ (model.get("opened") ?? []);
-
-  /** @param {Record<string, unknown>} values */
-  function set(values) {
-    own = true;
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-    own = false;
-  }
-
-  // --- the file -------------------------------------------------------------------------------
-
-  function drawCheckpoint() {
-    checkpoint = model.get("checkpoint");
-    entries = entriesOf(checkpoint);
-    const { title, bytes, files, prefix, masks, mask_bytes: taken } = checkpoint;
-    write(view.title, `Inside a checkpoint: ${title}`);
-    const values = entries.reduce((sum, entry) => sum + entry.count, 0);
-    const sums = [plural(entries.length, "tensor"), plural(values, "value"), formatBytes(bytes)];
-    const types = new Set(entries.map((entry) => entry.dtype));
-    if (files > 1) sums.push(plural(files, "file"));
-    if (types.size === 1) sums.push(`all ${entries[0].dtype}`);
-    write(view.sum, sums.join(" · "));
-    view.root.classList.toggle("gptlib-ce-mixed", types.size > 1);
-    const notes = [];
-    if (prefix) notes.push(`In the file, names begin with “${prefix}”.`);
-    if (masks) {
-      const share = `${formatBytes(taken)}, ${formatShare(taken / bytes)} of the file`;
-      notes.push(`Left out: ${plural(masks, "mask")} (${share}), which are no parameters.`);
-    }
-    if (entries.some((entry) => entry.transposed)) notes.push("T: stored transposed.");
-    write(view.notes, notes.join(" "));
-    focused = chosen()?.name ?? "";
-    drawTree();
-    drawTensor();
-  }
-
-  // --- the tree -------------------------------------------------------------------------------
-
-  function drawTree() {
-    const hadFocus = view.tree.contains(document.activeElement);
-    if (view.search.value !== search()) view.search.value = search();
-    lines = linesOf(entries, opened(), search());
-    elements = lines.map((line) => drawLine(line, checkpoint.bytes));
-    view.tree.replaceChildren(...elements);
-    view.tree.hidden = !lines.length;
-    const number = lines.reduce((sum, { expanded }) => sum + (expanded === null ? 1 : 0), 0);
-    const looking = search().trim();
-    const words = looking ? `${formatCount(number)} of ${plural(entries.length, "tensor")}` : "";
-    write(view.found, words);
-    const none = entries.length ? `No tensor has “${looking}”.` : "The file has no tensor.";
-    write(view.none, lines.length ? "" : none);
-    if (!lines.some((line) => line.key === focused)) {
-      const name = chosen()?.name ?? "";
-      const near = lines.find(({ key }) => key === name) ??
-        lines.find(({ key }) => key === groupOf(name));
-      focused = (near ?? lines[0])?.key ?? "";
-    }
-    markTree();
-    if (hadFocus) elements[lines.findIndex((line) => line.key === focused)]?.focus();
-  }
-
-  function markTree() {
-    const name = chosen()?.name;
-    lines.forEach((line, i) => {
-      const selected = line.expanded === null && line.key === name;
-      elements[i].setAttribute("aria-selected", String(selected));
-      elements[i].tabIndex = line.key === focused ? 0 : -1;
-      elements[i].classList.toggle(
-        "gptlib-ce-holds",
-        line.expanded === false && groupOf(name ?? "") === line.key,
-      );
-    });
-  }
-
-  /** @param {number} at @param {boolean} [fold] */
-  function go(at, fold) {
-    const line = lines[at];
-    focused = line.key;
-    if (fold !== undefined && !search().trim()) {
-      const others = opened().filter((key) => key !== line.key);
-      set({ opened: fold ? [...others, line.key] : others });
-    } else if (line.expanded === null && line.key !== model.get("tensor")) {
-      set({ tensor: line.key });
-      announce();
-    } else markTree();
-    const element = elements[lines.findIndex(({ key }) => key === focused)];
-    element?.focus({ preventScroll: true });
-    element?.scrollIntoView({ block: "nearest" });
-  }
-
-  /** @param {KeyboardEvent} event */
-  function onKey(event) {
-    const at = elements.indexOf(/** @type {HTMLElement} */ (event.target));
-    if (at < 0 || event.altKey || event.ctrlKey || event.metaKey) return;
-    const next = step(lines, at, event.key);
-    if (!next) return;
-    event.preventDefault();
-    event.stopPropagation(); // a notebook has shortcuts of its own for these keys
-    go(next.to, next.fold);
-  }
-
-  /** @param {Event} event */
-  function onClick(event) {
-    const target = /** @type {HTMLElement} */ (event.target).closest('[role="treeitem"]');
-    const at = elements.indexOf(/** @type {HTMLElement} */ (target));
-    if (at < 0) return;
-    const { expanded } = lines[at];
-    go(at, expanded === null ? undefined : !expanded);
-  }
-
-  // --- the chosen tensor ----------------------------------------------------------------------
-
-  function drawTensor() {
-    const entry = chosen();
-    view.panel.hidden = view.look.hidden = !entry;
-    view.blocks.hidden = true;
-    if (!entry) return;
-    const about = aboutOf(entry);
-    view.panel.dataset.kind = entry.kind;
-    view.name.replaceChildren(...dotted(entry.name));
-    const ours = part("code", "code", ...dotted(entry.ours));
-    view.ours.replaceChildren(...(entry.ours ? ["ours: ", ours] : []));
-    write(view.about, about.text);
-    write(view.order, orderOf(entry));
-    view.order.classList.toggle("gptlib-ce-turn", entry.transposed);
-    write(view.odd, oddOf(entry));
-    const bytes = `${formatBytes(entry.bytes)} (${formatShare(entry.bytes / checkpoint.bytes)})`;
-    const shape = entry.shape.length ? formatShape(entry.shape) : "a single value";
-    [shape, entry.dtype, formatCount(entry.count), bytes].forEach((text, i) => {
-      write(view.facts.values[i], text);
-    });
-    const { mean, std, min, max } = entry;
-    [mean, std, min, max].forEach((value, i) => {
-      write(view.spread.values[i], formatValue(value));
-    });
-    write(view.alike, alikeOf(entry, about.rows));
-    drawPicture(entry, about);
-    drawHistogram(entry);
-    drawBlocks(entry);
-  }
-
-  /** @param {Entry} entry @param {{ rows: string, columns: string }} about */
-  function drawPicture(entry, about) {
-    const { rows, columns, high, wide } = gridOf(entry);
-    view.picture.hidden = view.scale.hidden = !rows;
-    write(view.cell, rows ? cellWords(entry) : "There is no value to draw.");
-    if (!rows) return;
-    const strip = entry.shape.length < 2;
-    view.picture.classList.toggle("gptlib-ce-strip", strip);
-    view.picture.style.setProperty("--ratio", String(columns / rows));
-    write(
-      view.across,
-      strip ? plural(entry.count, "value") : `${formatCount(wide)} ${about.columns} →`,
-    );
-    write(view.down, strip ? "" : `${formatCount(high)} ${about.rows} →`);
-    write(view.least, formatValue(-entry.reach));
-    write(view.most, formatValue(entry.reach));
-    view.canvas.width = columns;
-    view.canvas.height = rows;
-    const words = `${entry.name} as a picture of ${rows} by ${columns} averages, `;
-    view.canvas.setAttribute(
-      "aria-label",
-      `${words}none farther from 0 than ${formatValue(entry.reach)}`,
-    );
-    paint(entry);
-  }
-
-  /** @param {Entry} entry */
-  function paint(entry) {
-    if (!view.root.isConnected || !entry.rows) return;
-    const stops = Array.from(
-      view.probe.children,
-      (child) => (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
-    );
-    const wrong = stops.pop() ?? [];
-    const image = new ImageData(view.canvas.width, view.canvas.height);
-    entry.cells.forEach((code, i) => {
-      const color = code === ODD ? wrong : shade((code - ZERO) / ZERO, stops);
-      image.data.set([...color, 255], 4 * i);
-    });
-    view.canvas.getContext("2d")?.putImageData(image, 0, 0);
-  }
-
-  /** @param {Entry} entry */
-  function drawHistogram(entry) {
-    const width = view.chart.clientWidth;
-    if (!width) return;
-    const found = barsOf(entry);
-    const alone = !found.length && finite(entry) > 0; // all values are the same
-    const [low, high] = alone ? [entry.low - 1, entry.low + 1] : [entry.low, entry.high];
-    const box = { left: 2, right: width - 2, top: 18, bottom: 118 };
-    const top = Math.max(...found.flatMap((bar) => [bar.share, bar.normal]), alone ? 1 : 0);
-    const x = (/** @type {number} */ value) =>
-      box.left + ((value - low) / (high - low)) * (box.right - box.left);
-    const y = (/** @type {number} */ share) => box.bottom - (share / top) * (box.bottom - box.top);
-    view.chart.setAttribute("viewBox", `0 0 ${width} 140`);
-    if (!finite(entry)) {
-      bars = [];
-      view.chart.replaceChildren();
-      view.chart.setAttribute("aria-label", "No value is a finite number");
-      write(view.bar, "No value is a finite number.");
-      return;
-    }
-    const one = { from: entry.low - 0.02, to: entry.low + 0.02, share: 1, normal: 0 };
-    bars = (alone ? [one] : found).map((bar) => ({ ...bar, left: x(bar.from), right: x(bar.to) }));
-    const curve = found.map((bar) => `${x((bar.from + bar.to) / 2)},${y(bar.normal)}`).join(" ");
-    const zero = low <= 0 && high >= 0;
-    view.chart.replaceChildren(
-      ...(zero
-        ? [s("line", { class: "gptlib-ce-zero", x1: x(0), x2: x(0), y1: 12, y2: 118 })]
-        : []),
-      ...bars.map(({ left, right, share }) => {
-        const rest = Math.max(right - left - 1, 0.5);
-        const size = { x: left + 0.5, y: y(share), width: rest, height: box.bottom - y(share) };
-        return s("rect", { class: "gptlib-ce-bar", ...size });
-      }),
-      s("polyline", { class: "gptlib-ce-normal", points: curve }),
-      s("line", { class: "gptlib-ce-axis", x1: 0, x2: width, y1: box.bottom, y2: box.bottom }),
-      ...ticks(low, high, Math.max(2, Math.floor(width / 60))).map(({ value, text }) => {
-        const place = Math.min(Math.max(x(value), text.length * 3.4), width - text.length * 3.4);
-        return s("text", { x: place, y: 133, "text-anchor": "middle" }, text);
-      }),
-      s("text", { x: 0, y: 10 }, `share of the values, up to ${formatShare(top)}`),
-    );
-    const shape = `Histogram of ${entry.name}: mean ${
-      formatValue(entry.mean)
-    }, standard deviation `;
-    view.chart.setAttribute("aria-label", shape + formatValue(entry.std));
-    write(view.bar, barWords(entry));
-  }
-
-  /** @param {Entry} entry the chosen one; its namesakes in the other blocks are drawn beside it */
-  function drawBlocks(entry) {
-    const alike = entry.group
-      ? entries.filter((other) => other.label === entry.label && other.pattern === entry.pattern)
-      : [];
-    view.blocks.hidden = alike.length < 2;
-    const width = view.blocksChart.clientWidth;
-    if (alike.length < 2 || !width) return;
-    const low = Math.min(...alike.map(({ mean, std }) => mean - std).filter(Number.isFinite));
-    const high = Math.max(...alike.map(({ mean, std }) => mean + std).filter(Number.isFinite));
-    const room = (high - low || Math.abs(high) || 1) * 0.06;
-    const axis = ticks(low - room, high + room, 4);
-    const left = 10 + 6.2 * Math.max(0, ...axis.map(({ text }) => text.length));
-    const [top, bottom] = [6, 96];
-    const y = (/** @type {number} */ value) =>
-      bottom - ((value - low + room) / (high - low + 2 * room)) * (bottom - top);
-    const pitch = (width - left) / alike.length;
-    const x = (/** @type {number} */ i) => left + (i + 0.5) * pitch;
-    const every = Math.ceil(18 / pitch);
-    write(view.blocksTitle, `${entry.label} in every block`);
-    view.blocksChart.setAttribute("viewBox", `0 0 ${width} 116`);
-    view.blocksChart.replaceChildren(
-      ...axis.flatMap(({ value, text }) => [
-        s("line", { class: "gptlib-ce-grid", x1: left, x2: width, y1: y(value), y2: y(value) }),
-        s("text", { x: left - 5, y: y(value) + 4, "text-anchor": "end" }, text),
-      ]),
-      ...alike.flatMap((one, i) => drawBlock(one, one === entry, x(i), y, pitch)),
-      ...alike.flatMap((one, i) => {
-        if (i % every && one !== entry) return [];
-        const place = { x: x(i), y: 112, "text-anchor": "middle" };
-        const bold = { class: "gptlib-ce-here", ...place };
-        return [s("text", one === entry ? bold : place, numberOf(one))];
-      }),
-    );
-    const words = alike.map((one) =>
-      `${one.group} ${formatValue(one.mean)} ± ${formatValue(one.std)}`
-    );
-    view.blocksChart.setAttribute("aria-label", `Mean and standard deviation: ${words.join(", ")}`);
-  }
-
-  /**
-   * @param {Entry} one
-   * @param {boolean} here
-   * @param {number} x
-   * @param {(value: number) => number} y
-   * @param {number} pitch
-   * @returns {SVGElement[]}
-   */
-  function drawBlock(one, here, x, y, pitch) {
-    const place = s("rect", {
-      class: "gptlib-ce-place",
-      x: x - pitch / 2,
-      y: 0,
-      width: pitch,
-      height: 116,
-    });
-    place.addEventListener("click", () => {
-      focused = one.name;
-      set({ tensor: one.name });
-      announce();
-    });
-    if (!Number.isFinite(one.mean)) return [place];
-    const kind = here ? "gptlib-ce-here" : "gptlib-ce-there";
-    const [upper, lower] = [y(one.mean + one.std), y(one.mean - one.std)];
-    return [
-      s("line", { class: kind, x1: x, x2: x, y1: upper, y2: lower }),
-      s("circle", { class: kind, cx: x, cy: y(one.mean), r: here ? 5 : 3.5 }),
-      place,
-    ];
-  }
-
-  function announce() {
-    window.clearTimeout(speaking);
-    speaking = window.setTimeout(() => {
-      const { name, mean, std } = chosen();
-      const spread = `mean ${formatValue(mean)}, standard deviation ${formatValue(std)}`;
-      write(view.said, `${name}: ${spread}. ${orderOf(chosen())} ${oddOf(chosen())}`.trim());
-    }, 400);
-  }
-
-  // --- under the pointer ----------------------------------------------------------------------
-
-  /** @param {PointerEvent} event */
-  function onPicture(event) {
-    const entry = chosen();
-    const { rows, columns, high, wide } = gridOf(entry);
-    const box = view.canvas.getBoundingClientRect();
-    const at = (/** @type {number} */ share, /** @type {number} */ parts) =>
-      Math.min(Math.max(Math.floor(share * parts), 0), parts - 1);
-    const i = at((event.clientY - box.top) / box.height, rows);
-    const j = at((event.clientX - box.left) / box.width, columns);
-    const value = averageOf(entry, entry.cells[i * columns + j]);
-    const span = (/** @type {[number, number]} */ [from, to]) =>
-      from === to ? formatCount(from) : `${formatCount(from)}–${formatCount(to)}`;
-    const [down, across] = [span(section(high, rows, i)), span(section(wide, columns, j))];
-    const where = entry.shape.length < 2 ? `values ${across}` : `rows ${down}, columns ${across}`;
-    write(view.cell, `${where}: ${Number.isNaN(value) ? "not all finite" : formatValue(value)}`);
-  }
-
-  /** @param {PointerEvent} event */
-  function onChart(event) {
-    const x = event.clientX - view.chart.getBoundingClientRect().left;
-    const bar = bars.find(({ left, right }) => x >= left && x < right);
-    if (!bar) return write(view.bar, barWords(chosen()));
-    const share = `${formatShare(bar.share)} of the values`;
-    write(view.bar, `${formatValue(bar.from)} to ${formatValue(bar.to)}: ${share}`);
-  }
-
-  // --- what changes ---------------------------------------------------------------------------
-
-  function onTensor() {
-    const name = chosen()?.name ?? "";
-    const group = groupOf(name);
-    if (!own) focused = name;
-    if (group && !opened().includes(group)) {
-      model.set("opened", [...opened(), group]); // so that it can be seen
-      if (!own) model.save_changes();
-    } else markTree();
-    drawTensor();
-    if (!own) {
-      elements[lines.findIndex(({ key }) => key === name)]?.scrollIntoView?.({ block: "nearest" });
-    }
-  }
-
-  function redraw() {
-    if (!view.root.isConnected || !entries.length) return;
-    drawHistogram(chosen());
-    drawBlocks(chosen());
-    paint(chosen());
-  }
-
-  view.tree.addEventListener("keydown", onKey);
-  view.tree.addEventListener("click", onClick);
-  view.search.addEventListener("input", () => set({ search: view.search.value }));
-  view.search.addEventListener("keydown", (event) => {
-    if (event.key === "ArrowDown") {
-      event.preventDefault();
-      elements.find((element) => element.tabIndex === 0)?.focus();
-    }
-    event.stopPropagation();
-  });
-  for (const type of ["pointermove", "pointerdown"]) {
-    view.canvas.addEventListener(type, (event) => onPicture(/** @type {PointerEvent} */ (event)));
-    view.chart.addEventListener(type, (event) => onChart(/** @type {PointerEvent} */ (event)));
-  }
-  view.canvas.addEventListener("pointerleave", () => write(view.cell, cellWords(chosen())));
-  view.chart.addEventListener("pointerleave", () => write(view.bar, barWords(chosen())));
-
-  el.append(view.root);
-  drawCheckpoint();
-  const resized = new ResizeObserver(redraw);
-  resized.observe(view.root);
-  const themed = new MutationObserver(redraw);
-  for (const element of [document.documentElement, document.body]) {
-    themed.observe(element, { attributes: true });
-  }
-  const media = ["(prefers-color-scheme: dark)", "print"].map((query) => window.matchMedia(query));
-  for (const query of media) query.addEventListener("change", redraw);
-
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["change:checkpoint", drawCheckpoint],
-    ["change:tensor", onTensor],
-    ["change:opened", drawTree],
-    ["change:search", drawTree],
-  ];
-  for (const [event, listener] of listeners) model.on(event, listener);
-  return () => {
-    window.clearTimeout(speaking);
-    resized.disconnect();
-    themed.disconnect();
-    for (const query of media) query.removeEventListener("change", redraw);
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
-}
-
-/** @param {Entry} entry @returns {string} the number of its block */
-function numberOf(entry) {
-  return entry.group.split(".").at(-1) ?? "";
-}
-
 /** @param {Entry} entry @param {string} rows what its rows are @returns {string} */
 export function alikeOf(entry, rows) {
   if (Number.isNaN(entry.near)) return "";
@@ -1013,4 +389,648 @@ export function barWords(entry) {
   return `${dashed} Outside: ${plural(outside, "value")} (${share}).`;
 }
 
-export default { render };
+// ---------------------------------------------------------------------------------------------
+// State
+
+/**
+ * What the widget is drawn from, and what it remembers besides.
+ * @param {Widget} widget
+ */
+function stateOf({ model, save, update }) {
+  const state = {
+    /** @type {Entry[]} */ entries: [],
+    /** @type {Line[]} */ lines: [],
+    focused: "", // the line that the Tab key reaches
+    focusing: false, // it gets the focus once it is drawn
+    showing: false, // the chosen line comes into sight once it is drawn
+    own: false, // whether the reader has chosen, and not Python
+    theme: 0, // how often the page may have taken other colors
+    cell: "", // what is said of the cell and of the bar under the pointer
+    bar: "",
+    status: announcer(400),
+    update,
+    /** @returns {Checkpoint} */
+    checkpoint: () => model.get("checkpoint"),
+    /** @returns {string} */
+    search: () => model.get("search") ?? "",
+    /** @returns {string[]} */
+    opened: () => model.get("opened") ?? [],
+    chosen: () =>
+      state.entries.find(({ name }) => name === model.get("tensor")) ?? state.entries[0],
+    /** @param {Record<string, unknown>} values */
+    set(values) {
+      state.own = true;
+      save(values);
+      state.own = false;
+    },
+  };
+  return state;
+}
+
+/** @typedef {ReturnType<typeof stateOf>} State */
+
+/** @param {State} state */
+function readFile(state) {
+  state.entries = entriesOf(state.checkpoint());
+  state.focused = state.chosen()?.name ?? "";
+}
+
+/**
+ * List the lines that there are now; if the one with the focus is gone, another takes its place.
+ * @param {State} state
+ */
+function listLines(state) {
+  state.lines = linesOf(state.entries, state.opened(), state.search());
+  if (state.lines.some(({ key }) => key === state.focused)) return;
+  const name = state.chosen()?.name ?? "";
+  const near = state.lines.find(({ key }) => key === name) ??
+    state.lines.find(({ key }) => key === groupOf(name));
+  state.focused = (near ?? state.lines[0])?.key ?? "";
+}
+
+/**
+ * What the pointer does over a drawing: words say what is under it.
+ * @param {State} state
+ * @param {"cell" | "bar"} words
+ * @param {(place: { x: number, across: number, down: number }) => string} wordsAt  `x` in pixels,
+ *   the others as shares of the drawing
+ */
+function pointer(state, words, wordsAt) {
+  const say = (/** @type {string} */ sentence) => {
+    state[words] = sentence;
+    state.update();
+  };
+  return {
+    leave: () => say(""),
+    move(/** @type {any} */ { currentTarget, clientX, clientY }) {
+      const { left, top, width, height } = currentTarget.getBoundingClientRect();
+      const x = clientX - left;
+      say(wordsAt({ x, across: x / width, down: (clientY - top) / height }));
+    },
+  };
+}
+
+/** Choose a tensor. @param {State} state @param {string} name */
+function choose(state, name) {
+  state.focused = name;
+  state.set({ tensor: name });
+  const entry = state.chosen();
+  const spread = `mean ${formatValue(entry.mean)}, standard deviation ${formatValue(entry.std)}`;
+  state.status.say(`${entry.name}: ${spread}. ${orderOf(entry)} ${oddOf(entry)}`.trim());
+}
+
+/**
+ * Move to a line of the tree: open or close it, or choose what it stands for.
+ * @param {State} state
+ * @param {number} at
+ * @param {boolean} [fold]
+ */
+function go(state, at, fold) {
+  const { key, expanded } = state.lines[at];
+  [state.focused, state.focusing] = [key, true];
+  if (fold !== undefined && !state.search().trim()) {
+    const others = state.opened().filter((other) => other !== key);
+    state.set({ opened: fold ? [...others, key] : others });
+  } else if (expanded === null && key !== state.chosen()?.name) {
+    choose(state, key);
+  }
+  state.update();
+}
+
+/** What follows when another tensor is chosen, by the reader or by Python. @param {State} state */
+function onTensor(state) {
+  const name = state.chosen()?.name ?? "";
+  const group = groupOf(name);
+  [state.cell, state.bar] = ["", ""];
+  if (!state.own) [state.focused, state.showing] = [name, true];
+  if (group && !state.opened().includes(group)) {
+    state.set({ opened: [...state.opened(), group] }); // so that it can be seen
+  }
+}
+
+// ---------------------------------------------------------------------------------------------
+// The tree
+
+/** @param {string} name  may break after a dot */
+const dotted = (name) => name.split(/(?<=\.)/).map((text) => html`${text}<wbr>`);
+
+/** @param {Line} line @param {number} all bytes of the file @returns {string} for who listens */
+function lineWords({ label, expanded, entries, bytes }, all) {
+  const [entry] = entries;
+  const words = [label];
+  if (expanded !== null) words.push(plural(entries.length, "tensor"));
+  else {
+    words.push(formatShape(entry.shape).replaceAll("×", "by"), entry.dtype);
+    if (entry.transposed) words.push("stored transposed");
+    if (entry.nan + entry.infinite) words.push("with values that are not finite");
+  }
+  return [...words, formatBytes(bytes), `${formatShare(bytes / all)} of the file`].join(", ");
+}
+
+/** @param {State} state @param {Line} line @param {string} name the chosen tensor's */
+function lineView(state, line, name) {
+  const all = state.checkpoint().bytes;
+  const { key, level, expanded, entries, bytes } = line;
+  const [entry] = entries;
+  const single = expanded === null;
+  const odd = single && entry.nan + entry.infinite > 0;
+  const holds = expanded === false && groupOf(name) === key;
+  return html`
+    <div class=${classes("ce-line", holds && "ce-holds")} role="treeitem"
+      tabindex=${key === state.focused ? 0 : -1} data-kind=${line
+        .kind} aria-level=${level}
+      aria-posinset=${line.position} aria-setsize=${line
+        .siblings} aria-label=${lineWords(line, all)}
+      aria-selected=${single && key === name} aria-expanded=${expanded ??
+        nothing}>
+      <span class="gptlib-ce-name"><span class="gptlib-ce-fold"></span><code
+          class="gptlib-ce-code">${dotted(line.label)}</code>${odd
+            ? html`<span class="gptlib-ce-wrong">NaN</span>`
+            : nothing}${single
+            ? nothing
+            : html`<span class="gptlib-soft">${plural(entries.length, "tensor")}</span>`}</span>
+      <span class="gptlib-ce-shape">${single
+        ? formatShape(entry.shape)
+        : ""}${single && entry.transposed
+        ? html`<span class="gptlib-ce-turned" title="stored transposed">T</span>`
+        : nothing}</span>
+      <span class="gptlib-ce-dtype">${single ? entry.dtype : ""}</span>
+      <span class="gptlib-ce-bytes">${formatBytes(bytes)}</span>
+      <span class="gptlib-ce-share"
+        style="--share: ${100 * bytes / all}%"><span>${formatShare(bytes / all)}</span></span>
+    </div>
+  `;
+}
+
+/** @param {State} state @param {KeyboardEvent} event */
+function onKey(state, event) {
+  const item = /** @type {HTMLElement} */ (event.target).closest('[role="treeitem"]');
+  const at = [...item?.parentElement?.children ?? []].indexOf(
+    /** @type {Element} */ (item),
+  );
+  if (at < 0 || withModifier(event)) return;
+  const next = step(state.lines, at, event.key);
+  if (!next) return;
+  event.preventDefault();
+  event.stopPropagation(); // a notebook has shortcuts of its own for these keys
+  go(state, next.to, next.fold);
+}
+
+/** @param {State} state @param {Event} event */
+function onClick(state, event) {
+  const item = /** @type {HTMLElement} */ (event.target).closest('[role="treeitem"]');
+  const at = [...item?.parentElement?.children ?? []].indexOf(
+    /** @type {Element} */ (item),
+  );
+  if (at < 0) return;
+  const { expanded } = state.lines[at];
+  go(state, at, expanded === null ? undefined : !expanded);
+}
+
+/** @param {State} state */
+function browseView(state) {
+  const { prefix, masks, mask_bytes: taken, bytes } = state.checkpoint();
+  const { lines, entries } = state;
+  const name = state.chosen()?.name ?? "";
+  const none = entries.length
+    ? `No tensor has “${state.search().trim()}”.`
+    : "The file has no tensor.";
+  const share = `${formatBytes(taken)}, ${formatShare(taken / bytes)} of the file`;
+  const notes = [
+    prefix && `In the file, names begin with “${prefix}”.`,
+    masks &&
+    `Left out: ${plural(masks, "mask")} (${share}), which are no parameters.`,
+    entries.some((entry) => entry.transposed) && "T: stored transposed.",
+  ];
+  const titles = { name: "Tensor", shape: "Shape", dtype: "Type", bytes: "Bytes", share: "Share" };
+  return html`
+    <section class="gptlib-ce-browse" aria-label="Tensors of the file">
+      <div class="gptlib-ce-list">
+        <div class="gptlib-ce-line gptlib-ce-headings"
+          aria-hidden="true">${Object.entries(titles).map(([key, title]) =>
+            html`<span class=${`gptlib-ce-${key}`}>${title}</span>`
+          )}</div>
+        <div class="gptlib-ce-scroller">
+          <div class="gptlib-ce-tree" role="tree" aria-label="Tensors"
+            ?hidden=${!lines.length}
+            @keydown=${(/** @type {KeyboardEvent} */ event) => onKey(state, event)}
+            @click=${(/** @type {Event} */ event) => onClick(state, event)}>${repeat(
+              lines,
+              ({ key }) => key,
+              (line) => lineView(state, line, name),
+            )}</div>
+          <p class="gptlib-ce-none">${lines.length ? "" : none}</p>
+        </div>
+      </div>
+      <p class="gptlib-ce-notes">${notes.filter(Boolean).join(" ")}</p>
+    </section>
+  `;
+}
+
+/** @param {State} state @param {string} id of the box */
+function finderView(state, id) {
+  const looking = state.search().trim();
+  const found = state.lines.filter(({ expanded }) => expanded === null).length;
+  const words = `${formatCount(found)} of ${plural(state.entries.length, "tensor")}`;
+  const onSearchKey = (/** @type {any} */ event) => {
+    if (event.key === "ArrowDown") {
+      event.preventDefault();
+      event.target.closest(".gptlib-root").querySelector(
+        '[role="treeitem"][tabindex="0"]',
+      )?.focus();
+    }
+    event.stopPropagation();
+  };
+  return html`
+    <div class="gptlib-ce-finder">
+      <label for=${id}>Find tensors</label>
+      <input type="search" class="gptlib-text gptlib-ce-search" id=${id}
+        spellcheck="false" autocomplete="off"
+        placeholder="ln_1, bias, 0.attn …" .value=${live(state.search())} @keydown=${onSearchKey}
+        @input=${(/** @type {any} */ event) => state.set({ search: event.target.value })}>
+      <span class="gptlib-soft" role="status">${looking ? words : ""}</span>
+    </div>
+  `;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The chosen tensor
+
+/** @param {string[]} titles @param {string[]} values */
+const factsView = (titles, values) =>
+  html`<dl class="gptlib-ce-facts">${
+    titles.map((title, i) =>
+      html`
+        <div>
+          <dt>${title}</dt>
+          <dd>${values[i]}</dd>
+        </div>
+      `
+    )
+  }</dl>`;
+
+/** @param {State} state @param {Entry} entry @param {ReturnType<typeof measured>} size */
+function panelView(state, entry, size) {
+  const bytes = `${formatBytes(entry.bytes)} (${
+    formatShare(entry.bytes / state.checkpoint().bytes)
+  })`;
+  const shape = entry.shape.length ? formatShape(entry.shape) : "a single value";
+  const spread = [entry.mean, entry.std, entry.min, entry.max].map(formatValue);
+  const ours = html`ours: <code class="gptlib-ce-code">${dotted(entry.ours)}</code>`;
+  return html`
+    <section class="gptlib-ce-panel" aria-label="The chosen tensor"
+      data-kind=${entry.kind}>
+        <div class="gptlib-ce-top">
+          <strong class="gptlib-ce-tensor">${dotted(entry.name)}</strong>
+          <p class="gptlib-ce-ours">${entry.ours ? ours : ""}</p>
+          <p class="gptlib-ce-about">${aboutOf(entry).text}</p>
+          <p class=${classes("ce-order", entry.transposed && "ce-turn")}>${orderOf(entry)}</p>
+          <p class="gptlib-ce-odd">${oddOf(entry)}</p>
+        </div>
+        ${factsView(["Shape", "Type", "Values", "Bytes"], [
+          shape,
+          entry.dtype,
+          formatCount(entry.count),
+          bytes,
+        ])}
+        <p class="gptlib-ce-caption">Values</p>
+        ${guard([entry, size.width()], () => histogramView(state, entry, size))}
+        <p class="gptlib-ce-cell">${state.bar || barWords(entry)}</p>
+        ${factsView(["Mean", "Std. deviation", "Smallest", "Largest"], spread)}
+      </section>
+  `;
+}
+
+/**
+ * Where the histogram's bars stand in a drawing of some width; a lone value gets a bar of its own.
+ * @param {Entry} entry
+ * @param {number} width
+ */
+function histogramOf(entry, width) {
+  const found = barsOf(entry);
+  const alone = !found.length; // all values are the same
+  const [low, high] = alone ? [entry.low - 1, entry.low + 1] : [entry.low, entry.high];
+  const one = { from: entry.low - 0.02, to: entry.low + 0.02, share: 1, normal: 0 };
+  const top = Math.max(...found.flatMap(({ share, normal }) => [share, normal]), alone ? 1 : 0);
+  const x = (/** @type {number} */ value) => 2 + ((value - low) / (high - low)) * (width - 4);
+  const y = (/** @type {number} */ share) => 118 - (share / top) * 100;
+  const bars = (alone ? [one] : found).map((bar) => ({
+    ...bar,
+    left: x(bar.from),
+    right: x(bar.to),
+  }));
+  const curve = found.map((bar) => `${x((bar.from + bar.to) / 2)},${y(bar.normal)}`).join(" ");
+  return { bars, curve, low, high, top, x, y };
+}
+
+/** @param {State} state @param {Entry} entry @param {ReturnType<typeof measured>} size */
+function histogramView(state, entry, size) {
+  const width = size.width();
+  const blank = !width || !finite(entry);
+  const words = finite(entry)
+    ? `Histogram of ${entry.name}: mean ${formatValue(entry.mean)}, ` +
+      `standard deviation ${formatValue(entry.std)}`
+    : "No value is a finite number";
+  const drawn = blank ? null : histogramOf(entry, width);
+  const { move, leave } = pointer(state, "bar", ({ x }) => {
+    const bar = drawn?.bars.find(({ left, right }) => x >= left && x < right);
+    if (!bar) return "";
+    return `${formatValue(bar.from)} to ${formatValue(bar.to)}: ${
+      formatShare(bar.share)
+    } of the values`;
+  });
+  return html`
+    <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 140"
+      aria-label=${words} ${size.here} @pointermove=${move}
+      @pointerdown=${move}
+      @pointerleave=${leave}>${drawn ? barsView(drawn, width) : nothing}</svg>
+  `;
+}
+
+/** @param {ReturnType<typeof histogramOf>} drawn @param {number} width */
+function barsView({ bars, curve, low, high, top, x, y }, width) {
+  const zero = low <= 0 && high >= 0;
+  return svg`
+    ${zero
+      ? svg`
+        <line class="gptlib-ce-zero" x1=${x(0)} x2=${x(0)} y1="12" y2="118" />
+      `
+      : nothing}
+    ${bars.map(({ left, right, share }) =>
+      svg`
+        <rect class="gptlib-ce-bar" x=${left + 0.5} y=${y(share)}
+          width=${Math.max(right - left - 1, 0.5)} height=${118 - y(share)}/>
+      `
+    )}
+    <polyline class="gptlib-ce-normal" points=${curve}/>
+    <line class="gptlib-ce-axis" x1="0" x2=${width} y1="118" y2="118"/>
+    ${ticks(low, high, Math.max(2, Math.floor(width / 60))).map(
+      ({ value, text }) => {
+        const half = text.length * 3.4;
+        const place = Math.min(Math.max(x(value), half), width - half);
+        return svg`<text x=${place} y="133" text-anchor="middle">${text}</text>`;
+      },
+    )}
+    <text x="0" y="10">share of the values, up to ${formatShare(top)}</text>
+  `;
+}
+
+// ---------------------------------------------------------------------------------------------
+// The picture
+
+/** @param {HTMLElement} probe @returns {number[][]} the colors of its children: red, green, blue */
+const colorsOf = (probe) =>
+  Array.from(
+    probe.children,
+    (child) => (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
+  );
+
+/** @param {HTMLCanvasElement} canvas @param {Entry} entry */
+function paint(canvas, entry) {
+  const probe = canvas.closest(".gptlib-root")?.querySelector(".gptlib-ce-probe");
+  if (!probe || !canvas.isConnected) return;
+  const stops = colorsOf(/** @type {HTMLElement} */ (probe));
+  const wrong = stops.pop() ?? [];
+  const image = new ImageData(canvas.width, canvas.height);
+  entry.cells.forEach((code, i) => {
+    const color = code === ODD ? wrong : shade((code - ZERO) / ZERO, stops);
+    image.data.set([...color, 255], 4 * i);
+  });
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
+}
+
+/**
+ * What a place in the picture stands for.
+ * @param {Entry} entry
+ * @param {{ across: number, down: number }} place as shares of it
+ */
+function placeWords(entry, { across, down }) {
+  const { rows, columns, high, wide } = gridOf(entry);
+  const at = (/** @type {number} */ share, /** @type {number} */ parts) =>
+    Math.min(Math.max(Math.floor(share * parts), 0), parts - 1);
+  const [i, j] = [at(down, rows), at(across, columns)];
+  const value = averageOf(entry, entry.cells[i * columns + j]);
+  const span = (/** @type {[number, number]} */ [from, to]) =>
+    from === to ? formatCount(from) : `${formatCount(from)}–${formatCount(to)}`;
+  const [row, column] = [span(section(high, rows, i)), span(section(wide, columns, j))];
+  const where = entry.shape.length < 2 ? `values ${column}` : `rows ${row}, columns ${column}`;
+  return `${where}: ${Number.isNaN(value) ? "not all finite" : formatValue(value)}`;
+}
+
+/** @param {State} state @param {Entry} entry @param {boolean} seen whether it stands in its page */
+function lookView(state, entry, seen) {
+  const { rows, columns, high, wide } = gridOf(entry);
+  const about = aboutOf(entry);
+  const strip = entry.shape.length < 2;
+  const { move, leave } = pointer(state, "cell", (place) => placeWords(entry, place));
+  const title = `${entry.name} as a picture of ${rows} by ${columns} averages, none farther ` +
+    `from 0 than ${formatValue(entry.reach)}`;
+  const words = rows ? state.cell || cellWords(entry) : "There is no value to draw.";
+  return html`
+    <section class="gptlib-ce-look" aria-label="Picture of the chosen tensor">
+      <p class="gptlib-ce-caption">Picture</p>
+      <div class="gptlib-ce-pair">
+          <div class=${classes("ce-picture", strip && "ce-strip")} ?hidden=${!rows}
+            style="--ratio: ${rows ? columns / rows : 1}">
+            <span class="gptlib-ce-across">${strip
+              ? plural(entry.count, "value")
+              : `${formatCount(wide)} ${about.columns} →`}</span>
+            <span class="gptlib-ce-down">${strip
+              ? ""
+              : `${formatCount(high)} ${about.rows} →`}</span>
+            <canvas role="img" aria-label=${title} width=${columns} height=${rows}
+              @pointermove=${move} @pointerdown=${move} @pointerleave=${leave}
+              ${guard(
+                [entry, state.theme, seen],
+                (canvas) => rows && seen && paint(canvas, entry),
+              )}>
+            </canvas>
+          </div>
+          ${besideView(entry, words, about.rows)}
+        </div>
+    </section>
+  `;
+}
+
+/** @param {Entry} entry @param {string} words @param {string} rows what its rows are */
+const besideView = (entry, words, rows) =>
+  html`
+    <div class="gptlib-ce-beside">
+      <div class="gptlib-ce-scale" ?hidden=${!entry.rows}>
+          <span>${formatValue(-entry.reach)}</span><span class="gptlib-ce-ramp"></span>
+          <span>${formatValue(entry.reach)}</span>
+        </div>
+      <p class="gptlib-ce-cell">${words}</p>
+      <p class="gptlib-ce-alike">${alikeOf(entry, rows)}</p>
+    </div>
+  `;
+
+// ---------------------------------------------------------------------------------------------
+// The same tensor in every block
+
+/**
+ * @param {State} state
+ * @param {Entry} entry the chosen one; its namesakes in the other blocks are drawn beside it
+ * @param {ReturnType<typeof measured>} size
+ */
+function blocksView(state, entry, size) {
+  const alike = state.entries.filter((other) =>
+    entry.group && other.label === entry.label &&
+    other.pattern === entry.pattern
+  );
+  const words = alike.map((one) =>
+    `${one.group} ${formatValue(one.mean)} ± ${formatValue(one.std)}`
+  );
+  const width = size.width();
+  const draw = () => width && alike.length > 1 ? spreadsView(state, entry, alike, width) : nothing;
+  return html`
+    <section class="gptlib-ce-blocks" aria-label="The same tensor in every block"
+      ?hidden=${alike.length < 2}>
+      <p class="gptlib-ce-caption">${entry.label} in every block</p>
+      <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 116"
+        ${size.here}
+        aria-label="Mean and standard deviation: ${words.join(", ")}">${guard([
+          entry,
+          width,
+        ], draw)}</svg>
+      <p
+        class="gptlib-ce-cell">Dot: mean. Line: one standard deviation up and down.</p>
+    </section>
+  `;
+}
+
+/** @param {State} state @param {Entry} entry @param {Entry[]} alike @param {number} width */
+function spreadsView(state, entry, alike, width) {
+  const low = Math.min(...alike.map(({ mean, std }) => mean - std).filter(Number.isFinite));
+  const high = Math.max(...alike.map(({ mean, std }) => mean + std).filter(Number.isFinite));
+  const room = (high - low || Math.abs(high) || 1) * 0.06;
+  const axis = ticks(low - room, high + room, 4);
+  const left = 10 + 6.2 * Math.max(0, ...axis.map(({ text }) => text.length));
+  const y = (/** @type {number} */ value) =>
+    96 - ((value - low + room) / (high - low + 2 * room)) * 90;
+  const pitch = (width - left) / alike.length;
+  const x = (/** @type {number} */ i) => left + (i + 0.5) * pitch;
+  const every = Math.ceil(18 / pitch);
+  return svg`
+    ${axis.map(({ value, text }) =>
+      svg`
+        <line class="gptlib-ce-grid" x1=${left} x2=${width} y1=${y(value)}
+          y2=${y(value)}/>
+          <text x=${left - 5} y=${y(value) + 4} text-anchor="end">${text}</text>
+      `
+    )}
+    ${alike.map((one, i) => spreadView(state, one, one === entry, x(i), y, pitch))}
+    ${alike.map((one, i) =>
+      i % every && one !== entry ? nothing : svg`
+        <text x=${x(i)} y="112" text-anchor="middle"
+          class=${one === entry ? "gptlib-ce-here" : nothing}>${one.group.split(".").at(-1)}</text>
+      `
+    )}
+  `;
+}
+
+/**
+ * @param {State} state
+ * @param {Entry} one
+ * @param {boolean} here
+ * @param {number} x
+ * @param {(value: number) => number} y
+ * @param {number} pitch
+ */
+function spreadView(state, one, here, x, y, pitch) {
+  const kind = here ? "gptlib-ce-here" : "gptlib-ce-there";
+  const drawn = Number.isFinite(one.mean) && svg`
+    <line class=${kind} x1=${x} x2=${x} y1=${y(one.mean + one.std)}
+      y2=${y(one.mean - one.std)}/>
+      <circle class=${kind} cx=${x} cy=${y(one.mean)} r=${here ? 5 : 3.5}/>
+  `;
+  return svg`
+    ${drawn || nothing}<rect class="gptlib-ce-place" x=${x - pitch / 2} y="0"
+      width=${pitch} height="116" @click=${() => choose(state, one.name)}/>
+  `;
+}
+
+// ---------------------------------------------------------------------------------------------
+// All together
+
+/** @param {State} state */
+function headView({ checkpoint, entries }) {
+  const { title, bytes, files } = checkpoint();
+  const types = new Set(entries.map(({ dtype }) => dtype));
+  const sums = [
+    plural(entries.length, "tensor"),
+    plural(sum(entries.map(({ count }) => count)), "value"),
+    formatBytes(bytes),
+    files > 1 && plural(files, "file"),
+    types.size === 1 && `all ${entries[0].dtype}`,
+  ];
+  return html`
+    <div class="gptlib-ce-head">
+      <strong class="gptlib-title">Inside a checkpoint: ${title}</strong>
+      <p class="gptlib-soft">${sums.filter(Boolean).join(" · ")}</p>
+    </div>
+  `;
+}
+
+/** The colors of the picture, as the style sheet has them. */
+const PROBE = html`<div class="gptlib-ce-probe">${
+  [0, 1, 2, 3, 4, 5].map((stop) => html`<span style="color: var(--ce-${stop})"></span>`)
+}</div>`;
+
+/**
+ * Give the focus to the line that has to have it, and bring the chosen one into sight.
+ * @param {State} state
+ * @param {HTMLElement} root
+ */
+function settle(state, root) {
+  const types = new Set(state.entries.map(({ dtype }) => dtype));
+  root.classList.toggle("gptlib-ce-mixed", types.size > 1);
+  /** @type {HTMLElement | null} */
+  const line = root.querySelector('[role="treeitem"][tabindex="0"]');
+  if (state.focusing) line?.focus({ preventScroll: true });
+  if (state.focusing) line?.scrollIntoView({ block: "nearest" });
+  const selected = root.querySelector('[aria-selected="true"]');
+  if (state.showing) selected?.scrollIntoView({ block: "nearest" });
+  state.focusing = state.showing = false;
+}
+
+/** @param {Widget} widget */
+function setUp(widget) {
+  const { model, root, update } = widget;
+  const state = stateOf(widget);
+  const id = uniqueName();
+  const [size, blocksSize] = [measured(update), measured(update)];
+  const endTheme = onTheme(() => {
+    state.theme++;
+    update();
+  });
+  const listeners = { checkpoint: () => readFile(state), tensor: () => onTensor(state) };
+  for (const [name, hear] of Object.entries(listeners)) model.on(`change:${name}`, hear);
+  state.status.element.classList.add("gptlib-ce-hidden");
+  readFile(state);
+  return {
+    view() {
+      const inTree = root.querySelector('[role="tree"]')?.contains(document.activeElement);
+      listLines(state);
+      state.focusing ||= Boolean(inTree);
+      const entry = state.chosen();
+      const chosen = entry && html`
+        ${panelView(state, entry, size)} ${lookView(state, entry, size.width() > 0)}
+        ${blocksView(state, entry, blocksSize)}
+      `;
+      return html`<div class="gptlib-layout gptlib-ce-layout">
+        ${headView(state)} ${finderView(state, `${id}-search`)}
+        <div class="gptlib-ce-views">${browseView(state)} ${chosen ?? nothing}</div>
+        ${state.status.element} ${PROBE}
+      </div>`;
+    },
+    drawn: () => settle(state, root),
+    close() {
+      for (const [name, hear] of Object.entries(listeners)) model.off(`change:${name}`, hear);
+      for (const part of [size, blocksSize, state.status]) part.close();
+      endTheme();
+    },
+  };
+}
+
+export default define("ce", ["checkpoint", "tensor", "opened", "search"], setUp);

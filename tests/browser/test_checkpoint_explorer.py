@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from gptlib import pretrained
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
 from gptlib.widgets import CheckpointExplorer, page
-from tests.browser.conftest import quiet_page, serve_folder
+from tests.browser.conftest import page_html, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 expect = playwright_api.expect
@@ -44,20 +43,12 @@ def odd_file(folder: Path) -> Path:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page for the mini model, as Python stores it, and one for an odd file."""
     folder = tmp_path_factory.mktemp("explorer")
-    for name in ("checkpoint_explorer.js", "host.js", "style.css"):  # all that such a page loads
-        shutil.copy(Path(page.__file__).with_name(name), folder)
+    page.write_files(folder)
     for name, place in (("index", "mini"), ("odd", odd_file(folder))):
         widget = CheckpointExplorer(place)
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Explorer</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-            "<style>:root { color-scheme: light dark } main { max-width: 736px; margin: auto }"
-            "</style></head><body><main><h1>A file</h1>"
-            + page.widget_html(widget._module, widget.state(), widget.describe())
-            + '</main><script type="module" src="host.js"></script></body></html>',
-            encoding="utf-8",
-        )
+        placed = page.widget_html(widget._module, widget.state(), widget.describe())
+        style = "<style>main { margin: auto }</style>"
+        (folder / f"{name}.html").write_text(page_html("Explorer", style + placed), "utf-8")
     yield from serve_folder(folder)
 
 
@@ -182,9 +173,15 @@ def test_a_search_unfolds_what_it_finds(page: Page, address: str) -> None:
 
 def test_nothing_below_moves_from_tensor_to_tensor(page: Page, address: str) -> None:
     root = show(page, address)
-    heights = root.evaluate("""root => {
+    heights = root.evaluate("""async root => {
       const items = [...root.querySelectorAll('[role="treeitem"]:not([aria-expanded])')];
-      return items.map((item) => { item.click(); return root.offsetHeight; });
+      const heights = [];
+      for (const item of items) {
+        item.click();
+        await null; // it is drawn when the click is over
+        heights.push(root.offsetHeight);
+      }
+      return heights;
     }""")
     assert max(heights) - min(heights) <= 1
 
@@ -199,9 +196,10 @@ def test_a_choice_is_drawn_within_a_frame(page: Page, address: str) -> None:
         return float(next(one["value"] for one in metrics if one["name"] == "TaskDuration"))
 
     before = seconds()
-    root.evaluate("""root => {
+    root.evaluate("""async root => {
       for (const item of root.querySelectorAll('[role="treeitem"]:not([aria-expanded])')) {
         item.click();
+        await null; // it is drawn when the click is over
         root.getBoundingClientRect(); // styles and layout too
       }
     }""")

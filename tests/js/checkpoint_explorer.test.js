@@ -2,6 +2,7 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as explorer from "../../gptlib/widgets/checkpoint_explorer.js";
+import { formatBytes, formatShare } from "../../gptlib/widgets/lib/numbers.js";
 
 const near = (found, expected, error = 1e-9) =>
   assert.ok(Math.abs(found - expected) <= error, `${found} is not ${expected}`);
@@ -127,10 +128,10 @@ test("numbers are short, and none is a false zero", () => {
     ...["0", "−0.0123", "0.990", "1.18", "12.3", "−1,235", "1.00·10⁻⁵", "−1.71·10⁻⁵"],
     ...["3.00·10³⁸", "–", "−∞"],
   ]);
-  assert.deepEqual([0, 999, 4_449_456, 548_105_171].map(explorer.formatBytes), [
+  assert.deepEqual([0, 999, 4_449_456, 548_105_171].map(formatBytes), [
     ...["0 B", "999 B", "4.2 MiB", "522.7 MiB"],
   ]);
-  assert.deepEqual([0, 0.00001, 0.0012, 0.177].map(explorer.formatShare), [
+  assert.deepEqual([0, 0.00001, 0.0012, 0.177].map(formatShare), [
     ...["0%", "< 0.01%", "0.12%", "17.7%"],
   ]);
   assert.equal(explorer.formatShape([50_257, 768]), "50,257 × 768");

@@ -5,7 +5,6 @@ import { after, test } from "node:test";
 
 import * as gpt from "../../gptlib/widgets/page/gpt.js";
 import { BEST, connect, likeliest, serve } from "../../gptlib/widgets/page/gpt_worker.js";
-import * as explorer from "../../gptlib/widgets/token_explorer.js";
 
 const source = (name) =>
   readFileSync(new URL(`../../gptlib/widgets/${name}.js`, import.meta.url), "utf8");
@@ -71,14 +70,6 @@ const some = (count) => Array.from({ length: count }, (_, i) => (i * 37) % 259);
 
 // ---------------------------------------------------------------------------------------------
 // Tokenizer
-
-test("the tokenizer is the token explorer's, to the letter", () => {
-  for (const name of ["pieces", "wellFormed", "utf8", "ranksOf", "mergePiece"]) {
-    assert.equal(gpt[name].toString(), explorer[name].toString());
-  }
-  const pattern = /const PIECE =\n.*;\n/;
-  assert.equal(source("gpt").match(pattern)[0], source("token_explorer").match(pattern)[0]);
-});
 
 test("texts become ids and come back, whatever is in them", () => {
   const tokenizer = new gpt.Tokenizer(VOCABULARY);

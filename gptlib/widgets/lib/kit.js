@@ -15,6 +15,8 @@ import {
 } from "./lit-html.js";
 
 export { html, live, noChange, nothing, ref, repeat, svg };
+/** For markup in which each space counts: the formatter, which knows `html`, adds none. */
+export const inline = html;
 
 /** @import { Context, Model } from "./types.d.ts" */
 /** @import { Part } from "./lit-html.d.ts" */
@@ -216,6 +218,27 @@ export const tick = (title, checked, change, more = {}) =>
       <span>${title}</span>
     </label>
   `;
+
+/**
+ * Of some things one: radio buttons, of which only the words are seen.
+ * @param {{ legend: unknown, name: string, value: string, options: [string, string][],
+ *   choose(value: string): void, class: string }} options  `name` is that of no other group here
+ */
+export const radios = ({ legend, name, value, options, choose, ...more }) =>
+  html`<fieldset class="gptlib-radios ${more.class}">
+    <legend>${legend}</legend>
+    ${
+    options.map(([key, text]) =>
+      html`
+        <label class="gptlib-radio">
+          <input type="radio" name=${name} value=${key}
+            .checked=${live(key === value)} @change=${() => choose(key)}>
+          <span>${text}</span>
+        </label>
+      `
+    )
+  }
+  </fieldset>`;
 
 /**
  * A slider whose stops are numbered from 0.

@@ -17,7 +17,7 @@ export function link(sources) {
   /** @type {Record<string, string>} */
   const urls = {};
   for (const [name, text] of sources) {
-    const code = text.replace(/"gptlib:([^"]+)"/g, (_, other) => JSON.stringify(urls[other]));
+    const code = text.replace(/"gptlib:([\w./-]+)"/g, (_, other) => JSON.stringify(urls[other]));
     if (!made.has(code)) {
       made.set(code, URL.createObjectURL(new Blob([code], { type: "text/javascript" })));
     }

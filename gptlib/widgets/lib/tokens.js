@@ -41,13 +41,22 @@ export function labelOfText(text) {
   return standing(Array.from(text, visible).join("") || "⟨part of a character⟩");
 }
 
-/** @param {string} shown what `label` made @returns {string} in words, for who listens */
+/** @param {string} shown what a label says @returns {string} in words, for who listens */
 export function spoken(shown) {
   /** @type {Record<string, string>} */
   const words = { "␣": "space ", "⏎": "line break ", "⇥": "tab ", "␍": "return " };
   return shown
     .replace(/[␣⏎⇥␍]/g, (mark) => words[mark])
-    .replace(/⟨(?!U)/g, "bytes ")
+    .replace(/⟨(?![Up])/g, "bytes ") // not "part of a character"
     .replace(/[⟨⟩◌]/g, "")
     .trim();
 }
+
+/** @param {string} character @returns {string} itself, or a sign in place of one without ink */
+export const inked = (character) =>
+  /[\p{C}\p{Zl}\p{Zp}\p{Default_Ignorable_Code_Point}]/u.test(character) ? "\ufffd" : character;
+
+const OR = new Intl.ListFormat("en-GB", { type: "disjunction" });
+
+/** @param {string[]} words @returns {string} "a, b or c" */
+export const orList = (words) => OR.format(words);

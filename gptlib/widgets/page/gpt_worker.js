@@ -127,7 +127,8 @@ async function checked(file, bytes, sha256) {
   }
   if (!globalThis.crypto?.subtle) return file; // a page without https; the shapes are checked still
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0"))
+    .join("");
   if (found === sha256) return file;
   throw new Failure("corrupt", "The model's weights are damaged: their SHA-256 is another one.");
 }
@@ -184,24 +185,19 @@ const isIndex = (n, size) => Number.isInteger(n) && Number(n) >= 0 && Number(n) 
 /** @param {unknown} error */
 const messageOf = (error) => (error instanceof Error ? error.message : String(error));
 
-/**
- * Answer requests; see the top of this file.
- * @param {Post} post sends a message to the page
- * @returns {(request: Message) => Promise<void>}
- */
-export function serve(post) {
-  /** @type {any} */ let gpt; // the module gpt.js
-  /** @type {any} */ let tokenizer;
-  /** @type {any} */ let writer;
-  /** @type {(id: number) => string} */ let decode; // the text so far is in it
-  /** @type {() => number} */ let random;
-  let running = new AbortController();
+/** A model and the text that it writes, as requests ask for them. */
+class Session {
+  /** @type {any} */ gpt; // the module gpt.js
+  /** @type {any} */ tokenizer;
+  /** @type {any} */ writer;
+  /** @type {(id: number) => string} */ decode = String; // the text so far is in it
+  /** @type {() => number} */ random = Math.random;
 
   /** @param {Message} request @returns {number[]} */
-  function idsOf({ text, ids, bare }) {
-    const size = tokenizer.tokens.length;
+  idsOf({ text, ids, bare }) {
+    const size = this.tokenizer.tokens.length;
     if (typeof text === "string") {
-      ids = [...(bare ? [] : [tokenizer.endOfText]), ...tokenizer.encode(text)];
+      ids = [...(bare ? [] : [this.tokenizer.endOfText]), ...this.tokenizer.encode(text)];
     }
     if (Array.isArray(ids) && ids.length && ids.every((id) => isIndex(id, size))) return ids;
     throw new Failure("input", `There must be a text, or ids from 0 to ${size - 1}.`);
@@ -212,18 +208,18 @@ export function serve(post) {
    * @param {Float32Array} logits
    * @param {Float64Array} drawn the probabilities after sampling's temperature, top-k and top-p
    */
-  function best(logits, drawn, count = BEST) {
-    const own = gpt.softmax(logits);
+  best(logits, drawn, count = BEST) {
+    const own = this.gpt.softmax(logits);
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
     return likeliest(logits, count).map((id) => {
-      const text = decoder.decode(tokenizer.bytesOf(id));
+      const text = decoder.decode(this.tokenizer.bytesOf(id));
       return { id, text, logit: logits[id], own: own[id], drawn: drawn[id] };
     });
   }
 
   /** @param {number | undefined} index of a token @param {number} first place that will do */
-  function placeOf(index, first) {
-    const { start, view } = writer;
+  placeOf(index, first) {
+    const { start, view } = this.writer;
     const low = start + first;
     const place = (index ?? low + view.length - 1) - start; // the newest, or the next
     if (isIndex(place - first, view.length)) return place;
@@ -231,12 +227,18 @@ export function serve(post) {
   }
 
   /** What one token looks at in every head, (L, H, T). @param {number} place in the view */
-  function looks(place) {
-    const { nLayers, nHeads } = writer.model.config;
+  looks(place) {
+    const { nLayers, nHeads } = this.writer.model.config;
     const weights = new Float32Array(nLayers * nHeads * (place + 1));
     for (let head = 0; head < nLayers * nHeads; head++) {
       const row = weights.subarray(head * (place + 1));
-      gpt.attentionWeights(writer.cache, Math.floor(head / nHeads), head % nHeads, place, row);
+      this.gpt.attentionWeights(
+        this.writer.cache,
+        Math.floor(head / nHeads),
+        head % nHeads,
+        place,
+        row,
+      );
     }
     return weights;
   }
@@ -248,13 +250,13 @@ export function serve(post) {
    * @param {(x: Float32Array, end: number, from: number) => void} [listen] hears what each block
    *   makes of a part
    */
-  async function readBeside(ids, signal, listen = () => {}) {
-    const cache = new gpt.KVCache(writer.model.config);
+  async readBeside(ids, signal, listen = () => {}) {
+    const cache = new this.gpt.KVCache(this.writer.model.config);
     for (let from = 0; from < ids.length; from += PART) {
       await breath();
       if (signal.aborted) throw new Failure("stopped", "The reading was stopped.");
       const part = ids.slice(from, from + PART);
-      gpt.read(writer.model, part, cache, {
+      this.gpt.read(this.writer.model, part, cache, {
         listen: (/** @type {Float32Array} */ x, /** @type {number} */ end) => listen(x, end, from),
       });
     }
@@ -262,173 +264,197 @@ export function serve(post) {
   }
 
   /** @param {number[]} ids */
-  const bytesOf = (ids) => ids.map((id) => tokenizer.tokens[id] ?? "");
+  bytesOf(ids) {
+    return ids.map((id) => this.tokenizer.tokens[id] ?? "");
+  }
 
-  /** @type {Record<string, (request: Message, tell: Post, signal: AbortSignal) => any>} */
-  const answers = {
-    async load(request, tell, signal) {
-      const begun = performance.now();
-      const { bytes: total, config, vocabulary } = request;
-      const program = await import(request.gpt).catch((error) => {
-        throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
-      });
-      const fetching = weightsOf(request, signal, (loaded) => {
-        tell({ type: "progress", loaded, total });
-      });
-      warmUp(program, config);
-      const file = await fetching;
-      if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
-      const arrived = performance.now();
-      const words = new program.Tokenizer(vocabulary);
-      if (words.tokens.length !== config.vocab_size) {
-        const sizes = `${words.tokens.length} tokens, and the model ${config.vocab_size}`;
-        throw new Failure("input", `The vocabulary has ${sizes}.`);
-      }
-      try {
-        const model = program.buildModel(program.readTensors(file), program.configOf(config));
-        writer = new program.Writer(model);
-      } catch (error) {
-        throw new Failure("corrupt", `The model's weights are damaged: ${messageOf(error)}.`);
-      }
-      [gpt, tokenizer, random] = [program, words, program.generator(Date.now())];
-      answers.feed({ text: "" }, tell, signal);
-      return { fetched: arrived - begun, prepared: performance.now() - arrived };
-    },
+  /** @param {Message} request @param {Post} tell @param {AbortSignal} signal */
+  async load(request, tell, signal) {
+    const begun = performance.now();
+    const { bytes: total, config, vocabulary } = request;
+    const program = await import(request.gpt).catch((error) => {
+      throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
+    });
+    const fetching = weightsOf(request, signal, (loaded) => {
+      tell({ type: "progress", loaded, total });
+    });
+    warmUp(program, config);
+    const file = await fetching;
+    if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
+    const arrived = performance.now();
+    const words = new program.Tokenizer(vocabulary);
+    if (words.tokens.length !== config.vocab_size) {
+      const sizes = `${words.tokens.length} tokens, and the model ${config.vocab_size}`;
+      throw new Failure("input", `The vocabulary has ${sizes}.`);
+    }
+    try {
+      const model = program.buildModel(program.readTensors(file), program.configOf(config));
+      this.writer = new program.Writer(model);
+    } catch (error) {
+      throw new Failure("corrupt", `The model's weights are damaged: ${messageOf(error)}.`);
+    }
+    [this.gpt, this.tokenizer, this.random] = [program, words, program.generator(Date.now())];
+    this.feed({ text: "" });
+    return { fetched: arrived - begun, prepared: performance.now() - arrived };
+  }
 
-    feed(request) {
-      gpt.checkSampling(request.sampling ?? {});
-      const ids = idsOf(request);
-      writer.feed(ids);
-      decode = tokenizer.decoder();
-      const drawn = gpt.nextProbabilities(writer.logits, request.sampling);
-      const alternatives = best(writer.logits, drawn);
-      return { ids, texts: ids.map(decode), start: writer.start, alternatives };
-    },
+  /** @param {Message} request */
+  feed(request) {
+    this.gpt.checkSampling(request.sampling ?? {});
+    const ids = this.idsOf(request);
+    this.writer.feed(ids);
+    this.decode = this.tokenizer.decoder();
+    const drawn = this.gpt.nextProbabilities(this.writer.logits, request.sampling);
+    const alternatives = this.best(this.writer.logits, drawn);
+    return { ids, texts: ids.map(this.decode), start: this.writer.start, alternatives };
+  }
 
-    async continue({ count = Infinity, seed, sampling = {}, attention = false }, tell, signal) {
-      gpt.checkSampling(sampling);
-      if (seed !== undefined) random = gpt.generator(seed);
-      for (let n = 0; n < count; n++) {
-        await breath();
-        if (signal.aborted) return { reason: "stopped" };
-        const drawn = gpt.nextProbabilities(writer.logits, sampling);
-        const alternatives = best(writer.logits, drawn);
-        const token = gpt.draw(drawn, random);
-        const index = writer.start + writer.view.length;
-        writer.append(token);
-        const written = { index, token, text: decode(token), start: writer.start, alternatives };
-        if (attention) {
-          const weights = looks(writer.view.length - 1);
-          tell({ type: "token", ...written, attention: weights }, [weights.buffer]);
-        } else tell({ type: "token", ...written });
-        if (token === tokenizer.endOfText) return { reason: "end" };
-      }
-      return { reason: "count" };
-    },
-
-    stop() {},
-
-    alternatives({ index, sampling, count }) {
-      const place = placeOf(index, 1);
-      const logits = writer.logitsBefore(place);
-      const drawn = gpt.nextProbabilities(logits, sampling);
-      return { index: writer.start + place, alternatives: best(logits, drawn, count) };
-    },
-
-    attention({ index, layer, head }) {
-      const { start, view, cache, model } = writer;
-      if (layer === undefined) {
-        const place = placeOf(index, 0);
-        const weights = looks(place);
-        return { start, tokens: place + 1, weights, transfer: [weights.buffer] };
-      }
-      if (!isIndex(layer, model.config.nLayers) || !isIndex(head, model.config.nHeads)) {
-        throw new Failure("input", `There is no head ${head} of layer ${layer}.`);
-      }
-      const weights = new Float32Array(view.length ** 2); // (T, T)
-      for (let place = 0; place < view.length; place++) {
-        gpt.attentionWeights(cache, layer, head, place, weights.subarray(place * view.length));
-      }
-      return { start, tokens: view.length, weights, transfer: [weights.buffer] };
-    },
-
-    async losses(request, tell, signal) {
-      const ids = idsOf(request);
-      let from = 1;
-      /** @type {number[]} */
-      let values = [];
-      const send = () => {
-        if (values.length) tell({ type: "losses", from, values });
-        from += values.length;
-        values = [];
+  /** @param {Message} request @param {Post} tell @param {AbortSignal} signal */
+  async continue({ count = Infinity, seed, sampling = {}, attention = false }, tell, signal) {
+    this.gpt.checkSampling(sampling);
+    if (seed !== undefined) this.random = this.gpt.generator(seed);
+    for (let n = 0; n < count; n++) {
+      await breath();
+      if (signal.aborted) return { reason: "stopped" };
+      const drawn = this.gpt.nextProbabilities(this.writer.logits, sampling);
+      const alternatives = this.best(this.writer.logits, drawn);
+      const token = this.gpt.draw(drawn, this.random);
+      const index = this.writer.start + this.writer.view.length;
+      this.writer.append(token);
+      const written = {
+        index,
+        token,
+        text: this.decode(token),
+        start: this.writer.start,
+        alternatives,
       };
-      for (const loss of gpt.losses(writer.model, ids)) {
-        values.push(loss);
-        if (values.length < PART) continue;
-        send();
-        await breath();
-        if (signal.aborted) break;
-      }
-      send();
-      return { ids, texts: ids.map(tokenizer.decoder()), stopped: from < ids.length };
-    },
+      if (attention) {
+        const weights = this.looks(this.writer.view.length - 1);
+        tell({ type: "token", ...written, attention: weights }, [weights.buffer]);
+      } else tell({ type: "token", ...written });
+      if (token === this.tokenizer.endOfText) return { reason: "end" };
+    }
+    return { reason: "count" };
+  }
 
-    async lens({ count = 5, ...request }, _tell, signal) {
-      const { model } = writer;
-      const all = idsOf(request);
-      const ids = gpt.inView(all, model.config.contextLength);
-      const { vocabSize: V, nLayers } = model.config;
-      if (!isIndex(count - 1, V)) throw new Failure("input", `There are no ${count} likeliest.`);
-      const ends = nLayers + 1;
-      const places = ends * ids.length; // (E, T)
-      const best = new Uint32Array(places * count);
-      const own = new Float32Array(places * count);
-      const [chosen, next] = [new Float32Array(places), new Float32Array(places).fill(NaN)];
-      /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
-      await readBeside(ids, signal, (x, end, from) => {
-        const logits = gpt.logitsOf(model, x); // (part, V)
-        read[end] = Array.from({ length: logits.length / V }, (_, t) => {
-          return gpt.softmax(logits.subarray(t * V, (t + 1) * V));
-        });
-        if (end < nLayers) return;
-        const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
-        read.forEach((rows, e) => {
-          rows.forEach((probabilities, t) => {
-            const place = e * ids.length + from + t;
-            likeliest(probabilities, count).forEach((id, k) => {
-              best[place * count + k] = id;
-              own[place * count + k] = probabilities[id];
-            });
-            chosen[place] = probabilities[choices[t]];
-            next[place] = probabilities[ids[from + t + 1]] ?? NaN;
+  stop() {} // the request before it is stopped by any that comes
+
+  /** @param {Message} request */
+  alternatives({ index, sampling, count }) {
+    const place = this.placeOf(index, 1);
+    const logits = this.writer.logitsBefore(place);
+    const drawn = this.gpt.nextProbabilities(logits, sampling);
+    return { index: this.writer.start + place, alternatives: this.best(logits, drawn, count) };
+  }
+
+  /** @param {Message} request */
+  attention({ index, layer, head }) {
+    const { start, view, cache, model } = this.writer;
+    if (layer === undefined) {
+      const place = this.placeOf(index, 0);
+      const weights = this.looks(place);
+      return { start, tokens: place + 1, weights, transfer: [weights.buffer] };
+    }
+    if (!isIndex(layer, model.config.nLayers) || !isIndex(head, model.config.nHeads)) {
+      throw new Failure("input", `There is no head ${head} of layer ${layer}.`);
+    }
+    const weights = new Float32Array(view.length ** 2); // (T, T)
+    for (let place = 0; place < view.length; place++) {
+      this.gpt.attentionWeights(cache, layer, head, place, weights.subarray(place * view.length));
+    }
+    return { start, tokens: view.length, weights, transfer: [weights.buffer] };
+  }
+
+  /** @param {Message} request @param {Post} tell @param {AbortSignal} signal */
+  async losses(request, tell, signal) {
+    const ids = this.idsOf(request);
+    let from = 1;
+    /** @type {number[]} */
+    let values = [];
+    const send = () => {
+      if (values.length) tell({ type: "losses", from, values });
+      from += values.length;
+      values = [];
+    };
+    for (const loss of this.gpt.losses(this.writer.model, ids)) {
+      values.push(loss);
+      if (values.length < PART) continue;
+      send();
+      await breath();
+      if (signal.aborted) break;
+    }
+    send();
+    return { ids, texts: ids.map(this.tokenizer.decoder()), stopped: from < ids.length };
+  }
+
+  /** @param {Message} request @param {Post} _tell @param {AbortSignal} signal */
+  async lens({ count = 5, ...request }, _tell, signal) {
+    const { model } = this.writer;
+    const all = this.idsOf(request);
+    const ids = this.gpt.inView(all, model.config.contextLength);
+    const { vocabSize: V, nLayers } = model.config;
+    if (!isIndex(count - 1, V)) throw new Failure("input", `There are no ${count} likeliest.`);
+    const ends = nLayers + 1;
+    const places = ends * ids.length; // (E, T)
+    const best = new Uint32Array(places * count);
+    const own = new Float32Array(places * count);
+    const [chosen, next] = [new Float32Array(places), new Float32Array(places).fill(NaN)];
+    /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
+    await this.readBeside(ids, signal, (x, end, from) => {
+      const logits = this.gpt.logitsOf(model, x); // (part, V)
+      read[end] = Array.from({ length: logits.length / V }, (_, t) => {
+        return this.gpt.softmax(logits.subarray(t * V, (t + 1) * V));
+      });
+      if (end < nLayers) return;
+      const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
+      read.forEach((rows, e) => {
+        rows.forEach((probabilities, t) => {
+          const place = e * ids.length + from + t;
+          likeliest(probabilities, count).forEach((id, k) => {
+            best[place * count + k] = id;
+            own[place * count + k] = probabilities[id];
           });
+          chosen[place] = probabilities[choices[t]];
+          next[place] = probabilities[ids[from + t + 1]] ?? NaN;
         });
       });
-      const start = all.length - ids.length;
-      const found = { ids, tokens: bytesOf(ids), words: bytesOf([...best]), start, ends };
-      const transfer = [best.buffer, own.buffer, chosen.buffer, next.buffer];
-      return { ...found, best, own, chosen, next, transfer };
-    },
+    });
+    const start = all.length - ids.length;
+    const found = { ids, tokens: this.bytesOf(ids), words: this.bytesOf([...best]), start, ends };
+    const transfer = [best.buffer, own.buffer, chosen.buffer, next.buffer];
+    return { ...found, best, own, chosen, next, transfer };
+  }
 
-    async scores(request, _tell, signal) {
-      const ids = idsOf(request);
-      const { nLayers, nHeads, contextLength } = writer.model.config;
-      const most = Math.min(MOST_SCORES, contextLength);
-      const T = ids.length;
-      if (T > most) {
-        throw new Failure("input", `The text has ${T} tokens, but at most ${most} can be shown.`);
-      }
-      const cache = await readBeside(ids, signal);
-      const scores = new Float32Array(nLayers * nHeads * T * T);
-      for (let row = 0; row < scores.length / T; row++) {
-        const head = Math.floor(row / T);
-        const [layer, own] = [Math.floor(head / nHeads), head % nHeads];
-        gpt.attentionScores(cache, layer, own, row % T, T, scores.subarray(row * T));
-      }
-      return { ids, tokens: bytesOf(ids), scores, transfer: [scores.buffer] };
-    },
-  };
+  /** @param {Message} request @param {Post} _tell @param {AbortSignal} signal */
+  async scores(request, _tell, signal) {
+    const ids = this.idsOf(request);
+    const { nLayers, nHeads, contextLength } = this.writer.model.config;
+    const most = Math.min(MOST_SCORES, contextLength);
+    const T = ids.length;
+    if (T > most) {
+      throw new Failure("input", `The text has ${T} tokens, but at most ${most} can be shown.`);
+    }
+    const cache = await this.readBeside(ids, signal);
+    const scores = new Float32Array(nLayers * nHeads * T * T);
+    for (let row = 0; row < scores.length / T; row++) {
+      const head = Math.floor(row / T);
+      const [layer, own] = [Math.floor(head / nHeads), head % nHeads];
+      this.gpt.attentionScores(cache, layer, own, row % T, T, scores.subarray(row * T));
+    }
+    return { ids, tokens: this.bytesOf(ids), scores, transfer: [scores.buffer] };
+  }
+}
 
+const REQUESTS = ["feed", "continue", "alternatives", "attention", "losses", "lens", "scores"];
+
+/**
+ * Answer requests; see the top of this file.
+ * @param {Post} post sends a message to the page
+ * @returns {(request: Message) => Promise<void>}
+ */
+export function serve(post) {
+  const session = new Session();
+  let running = new AbortController();
   return async (request) => {
     const { id, type } = request;
     if (!["alternatives", "attention"].includes(type)) {
@@ -438,12 +464,14 @@ export function serve(post) {
     /** @type {Post} */
     const tell = (message, transfer) => post({ id, ...message }, transfer);
     try {
-      if (!Object.hasOwn(answers, type)) throw new Failure("input", `There is no request ${type}.`);
-      if (!writer && !["load", "stop"].includes(type)) {
+      if (!["load", "stop", ...REQUESTS].includes(type)) {
+        throw new Failure("input", `There is no request ${type}.`);
+      }
+      if (!session.writer && REQUESTS.includes(type)) {
         throw new Failure("input", "The model is not loaded.");
       }
-      const answer = (await answers[type](request, tell, running.signal)) ?? {};
-      const { transfer, ...details } = answer;
+      const answer = await /** @type {any} */ (session)[type](request, tell, running.signal);
+      const { transfer, ...details } = answer ?? {};
       tell({ type: "done", ...details }, transfer);
     } catch (error) {
       const code = error instanceof Failure ? error.code : "input";
@@ -455,62 +483,73 @@ export function serve(post) {
 // ---------------------------------------------------------------------------------------------
 // In the page
 
-/**
- * Start a worker. `ask` sends a request, hands each message before the answer to `onPart`, and
- * resolves to the answer, or rejects with an error that has its `code`. In a page both files are
- * found beside this one; in Jupyter they come from blob URLs, which must be named.
- * @param {{ worker?: string, gpt?: string }} [urls]
- */
-export function connect({ worker: url = import.meta.url, gpt } = {}) {
+/** A worker, and who waits for its answers. */
+class Line {
   /** @type {Map<number, { resolve: Function, reject: Function, onPart?: Function }>} */
-  const waiting = new Map();
+  waiting = new Map();
   /** @type {Worker | null} */
-  let worker = null;
-  let broken = "";
-  let last = 0;
-  /** @param {string} why */
-  const fail = (why) => {
-    broken = `This browser cannot run the model in the background: ${why}.`;
-    for (const { reject } of waiting.values()) reject(new Failure("worker", broken));
-    waiting.clear();
-  };
-  try {
-    worker = new Worker(url, { type: "module" });
-    worker.onerror = (event) => fail(event.message || "its worker does not start");
-    worker.onmessage = ({ data }) => {
-      const { id, ...message } = data;
-      const { resolve, reject, onPart } = waiting.get(id) ?? {};
-      if (message.type !== "done" && message.type !== "error") return void onPart?.(message);
-      waiting.delete(id);
-      if (message.type === "done") resolve?.(message);
-      else reject?.(new Failure(message.code, message.message));
-    };
-  } catch (error) {
-    fail(messageOf(error));
+  worker = null;
+  broken = "";
+  last = 0;
+
+  /** @param {string} url of the worker @param {string} gpt of the model's program */
+  constructor(url, gpt) {
+    this.gpt = gpt;
+    try {
+      this.worker = new Worker(url, { type: "module" });
+      this.worker.onerror = ({ message }) => this.fail(message || "its worker does not start");
+      this.worker.onmessage = ({ data }) => this.hear(data);
+    } catch (error) {
+      this.fail(messageOf(error));
+    }
   }
-  return {
-    /**
-     * @param {string} type
-     * @param {Message} [details]
-     * @param {(message: Message) => void} [onPart]
-     * @param {Transferable[]} [transfer]
-     * @returns {Promise<Message>}
-     */
-    ask(type, details = {}, onPart, transfer = []) {
-      return new Promise((resolve, reject) => {
-        if (broken || !worker) return reject(new Failure("worker", broken));
-        const id = ++last;
-        waiting.set(id, { resolve, reject, onPart });
-        const found = type === "load" && { gpt: gpt ?? new URL("gpt.js", url).href };
-        worker.postMessage({ ...found, ...details, id, type }, transfer);
-      });
-    },
-    close() {
-      worker?.terminate();
-      fail("it was closed");
-    },
+
+  /** @param {string} why */
+  fail(why) {
+    this.broken = `This browser cannot run the model in the background: ${why}.`;
+    for (const { reject } of this.waiting.values()) reject(new Failure("worker", this.broken));
+    this.waiting.clear();
+  }
+
+  /** @param {Message} data */
+  hear({ id, ...message }) {
+    const { resolve, reject, onPart } = this.waiting.get(id) ?? {};
+    if (message.type !== "done" && message.type !== "error") return void onPart?.(message);
+    this.waiting.delete(id);
+    if (message.type === "done") resolve?.(message);
+    else reject?.(new Failure(message.code, message.message));
+  }
+
+  /**
+   * Send a request; hand each message before the answer to `onPart`.
+   * @param {string} type
+   * @param {Message} [details]
+   * @param {(message: Message) => void} [onPart]
+   * @param {Transferable[]} [transfer]
+   * @returns {Promise<Message>} the answer; or an error that has its `code`
+   */
+  ask = (type, details = {}, onPart, transfer = []) =>
+    new Promise((resolve, reject) => {
+      if (this.broken || !this.worker) return reject(new Failure("worker", this.broken));
+      const id = ++this.last;
+      this.waiting.set(id, { resolve, reject, onPart });
+      const found = type === "load" && { gpt: this.gpt };
+      this.worker.postMessage({ ...found, ...details, id, type }, transfer);
+    });
+
+  close = () => {
+    this.worker?.terminate();
+    this.fail("it was closed");
   };
 }
+
+/**
+ * Start a worker. In a page both files are found beside this one; in Jupyter they come from blob
+ * URLs, which must be named.
+ * @param {{ worker?: string, gpt?: string }} [urls]
+ */
+export const connect = ({ worker = import.meta.url, gpt = "" } = {}) =>
+  new Line(worker, gpt || new URL("gpt.js", worker).href);
 
 /**
  * Start a worker and load a model into it; where that fails, the worker is closed.
@@ -524,7 +563,11 @@ export async function open(urls, request, onProgress, signal) {
   signal.addEventListener("abort", engine.close);
   if (signal.aborted) engine.close(); // and what is asked of it is refused
   try {
-    await engine.ask("load", request, /** @type {(part: any) => void} */ (onProgress));
+    await engine.ask(
+      "load",
+      request,
+      /** @type {(part: any) => void} */ (onProgress),
+    );
   } catch (error) {
     engine.close();
     throw error;
