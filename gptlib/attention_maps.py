@@ -12,7 +12,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gptlib.model import CausalSelfAttention
+from gptlib.model import CausalSelfAttention, in_mode
 
 
 class AttentionSteps(NamedTuple):
@@ -42,8 +42,7 @@ def attention_maps(model: nn.Module, ids: Tensor) -> AttentionSteps:
     """Run ``model`` on ids ``(B, T)`` and return its attention, each step ``(L, B, H, T, T)``.
 
     It listens to what enters each :class:`~gptlib.model.CausalSelfAttention` inside ``model`` and
-    computes the steps with that layer's own weights. The model runs in eval mode, without dropout,
-    and each of its parts is left in the mode in which it was.
+    computes the steps with that layer's own weights. The model runs in evaluation mode.
 
     Raises ``ValueError`` if there is no such layer in ``model``.
     """
@@ -56,13 +55,11 @@ def attention_maps(model: nn.Module, ids: Tensor) -> AttentionSteps:
         queries, keys, _ = layer.split_heads(inputs[0])  # (B, H, T, D)
         steps.append(attention_steps(queries, keys))
 
-    modes = [(part, part.training) for part in model.modules()]
     hooks = [layer.register_forward_pre_hook(listen) for layer in layers]
     try:
-        model.eval()(ids)
+        with in_mode(model, training=False):
+            model(ids)
     finally:
         for hook in hooks:
             hook.remove()
-        for part, training in modes:
-            part.training = training
     return AttentionSteps(*(torch.stack(step) for step in zip(*steps, strict=True)))

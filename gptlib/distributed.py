@@ -27,7 +27,8 @@ from torch.nn.parallel import DistributedDataParallel
 from gptlib import checkpoints, sharded_checkpoints, training
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
-from gptlib.training import TrainingConfig, TrainingRun, cross_entropy, in_mode
+from gptlib.model import in_mode
+from gptlib.training import TrainingConfig, TrainingRun, cross_entropy
 
 
 class DisagreementError(ValueError):

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
@@ -21,7 +20,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from gptlib.config import GPTConfig
-from gptlib.model import GPT, check_ids
+from gptlib.model import GPT, check_ids, in_mode
 
 
 def next_probabilities(
@@ -200,7 +199,7 @@ def _generate(
     ids = unread = in_view(ids, model.config.context_length)  # (B, T)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
     for _ in range(max_new_tokens):
-        with _evaluating(model):
+        with in_mode(model, training=False), torch.no_grad():
             logits = reader(model, unread, cache) if reader else model(ids)[:, -1]  # (B, V)
         token = draw(logits)  # (B,)
         if stop is not None:
@@ -221,20 +220,6 @@ def in_view(ids: Tensor, context_length: int) -> Tensor:
     if ids.shape[1] <= context_length:
         return ids
     return ids[:, -max(1, context_length // 2) :]
-
-
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    """Put the model in evaluation mode for a moment, and keep nothing for a backward pass."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def write(

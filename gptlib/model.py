@@ -8,6 +8,8 @@ head, ``V`` vocabulary, ``L`` layers. The architecture is that of Radford et al.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -198,3 +200,19 @@ def check_ids(ids: Tensor, config: GPTConfig) -> None:
                 f"ids must be from 0 to vocab_size - 1 = {config.vocab_size - 1:,}, "
                 f"not {low if low < 0 else high:,}"
             )
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put a model into training or evaluation mode, and then each of its parts back into its own.
+
+    A part may have another mode than the model, as one that is not to be trained any more has.
+    """
+    others = [part for part in model.modules() if part.training != training]
+    if others:
+        model.train(training)
+    try:
+        yield
+    finally:
+        for part in others:
+            part.training = not training

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from gptlib import checkpoints
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
+from gptlib.model import in_mode
 
 
 @dataclass(frozen=True)
@@ -367,17 +368,6 @@ def _bar(history: History, config: TrainingConfig, progress: bool) -> tqdm[Any]:
         disable=not progress or history.steps == config.steps,
         dynamic_ncols=True,
     )
-
-
-@contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put a model into training or evaluation mode, and back into the one it had."""
-    before = model.training
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.train(before)
 
 
 @contextmanager

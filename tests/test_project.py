@@ -35,9 +35,16 @@ LAYERS = {
     "scaling": {"accounting", "config"},
     "history": {"figures"},
     "checkpoints": {"data", "history", "training"},  # the first and the last for their types
-    "training": {"checkpoints", "data", "history"},
+    "training": {"checkpoints", "data", "history", "model"},
     "sharded_checkpoints": {"checkpoints", "config", "history", "model"},
-    "distributed": {"checkpoints", "data", "history", "sharded_checkpoints", "training"},
+    "distributed": {
+        "checkpoints",
+        "data",
+        "history",
+        "model",
+        "sharded_checkpoints",
+        "training",
+    },
     "generation": {"config", "model", "tokenizer"},
     "fast_generation": {"config", "generation", "model"},
     "hub": {"cache"},

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from gptlib.widgets import engine
+from gptlib.widgets import engine, foreign
 from gptlib.widgets.base import one_of, well_formed
 
 if TYPE_CHECKING:
@@ -219,8 +219,6 @@ def _shares(
 
 def _log_probabilities(model: nn.Module, encoding: tiktoken.Encoding, ids: list[int]) -> Tensor:
     """Return what a model gives each token before it reads it, after the end-of-text: (T, V)."""
-    import torch
-
     read = [encoding.eot_token, *ids[:-1]]
     config = getattr(model, "config", None)
     most = getattr(config, "context_length", None)
@@ -232,17 +230,8 @@ def _log_probabilities(model: nn.Module, encoding: tiktoken.Encoding, ids: list[
     size = getattr(config, "vocab_size", encoding.n_vocab)
     if size != encoding.n_vocab:
         raise ValueError(f"the model knows {size:,} tokens, the encoding {encoding.n_vocab:,}")
-    device = next(model.parameters(), torch.empty(0)).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            logits: Tensor = model(torch.tensor([read], device=device))[0].double().cpu()
-    except Exception as error:  # any model may be given, and fails in its own way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"the model does not take this story ({reason})") from error
-    finally:
-        model.train(was_training)
+    with foreign.reading(model, read, "this story") as batch:
+        logits: Tensor = model(batch)[0].double().cpu()
     if logits.shape != (len(read), encoding.n_vocab):
         raise ValueError(
             f"the model returns logits of shape {(1, *logits.shape)} for {len(read)} tokens of "
