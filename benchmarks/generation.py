@@ -32,7 +32,8 @@ from transformers import __version__
 
 from gptlib.config import GPTConfig
 from gptlib.fast_generation import FastReader, RowProducts, by_columns
-from gptlib.generation import KVCache, Reader, generate, next_logits
+from gptlib.generation import Reader, generate, next_logits
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 
 Way = Callable[[], object]

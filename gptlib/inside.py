@@ -55,12 +55,13 @@ class Record(dict[str, Tensor]):
         return {
             f"{b}.norm_1": lambda x, y: {f"{b}.norm_1": y} | ({} if i else {"embeddings": x}),
             f"{a}.query_key_value": lambda _, y: self.look(a, y),
-            f"{a}.projection": lambda x, y: (
-                {f"{a}.head.{h}": z for h, z in enumerate(x.chunk(self.n_heads, -1))} | {a: y}
-            ),
+            f"{a}.projection": lambda x, _: {
+                f"{a}.head.{h}": z for h, z in enumerate(x.chunk(self.n_heads, -1))
+            },
+            a: lambda _, y: {a: y},
             f"{b}.norm_2": lambda x, y: {middle: x, f"{b}.norm_2": y},
-            f"{b}.feed_forward": lambda _, y: {f"{b}.feed_forward": y, b: self[middle] + y},
-            b: lambda _, y: {b: y},  # the same; but where there is a cache, it is not called
+            f"{b}.feed_forward": lambda _, y: {f"{b}.feed_forward": y},
+            b: lambda _, y: {b: y},
         }
 
     def look(self, attention: str, fused: Tensor) -> dict[str, Tensor]:
@@ -93,8 +94,8 @@ def record(model: GPT) -> Iterator[Record]:
     - ``"blocks.i.norm_1"``, ``"blocks.i.norm_2"``, ``"final_norm"``: ``(B, T, C)``
 
     Of several forwards, the latest is kept. In training mode this is what really flowed, dropout
-    included; only the weights, and what attention adds, are those before their dropout. Recorded
-    tensors have no gradients, and show what :func:`changed` changes.
+    included; only the weights are those before their dropout. Recorded tensors have no gradients,
+    and show what :func:`changed` changes.
 
     A model that writes with a cache reads a few tokens at a time: only these have rows. But
     queries, keys and values are those of all tokens so far, weights have a column for each, and
@@ -153,8 +154,7 @@ def changed(
     recorded elsewhere, ``(B, T, C)`` or ``(B, T, D)``, of which each position takes its own row.
     All positions are changed, or only those given, counted from the start of the text.
 
-    Of two changes of one activation, that of the outer block holds. While a model writes with a
-    cache, "embeddings" and "blocks.i" are not to be had: write with ``cached=False``.
+    Of two changes of one activation, that of the outer block holds.
 
     Raises ``ValueError`` for what :func:`check_open` refuses, a name or a position that does not
     exist, a replacement that does not fit, and at the end of the block if nothing was changed.
@@ -193,12 +193,10 @@ def _find(model: GPT, name: str) -> tuple[nn.Module, slice, bool]:
     columns = slice(None)
     if name == "embeddings":
         return model.blocks[0], columns, True
-    if "attention" not in name:
-        return model.get_submodule(name), columns, False
     if found[3]:  # the heads stand side by side where they enter the projection
         columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
-    # The projection is called also where a model reads with a cache, the whole layer is not.
-    return model.get_submodule(f"blocks.{block}.attention.projection"), columns, bool(found[3])
+        return model.get_submodule(f"blocks.{block}.attention.projection"), columns, True
+    return model.get_submodule(name), columns, False
 
 
 @dataclass

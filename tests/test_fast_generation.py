@@ -14,7 +14,8 @@ from torch._dynamo.utils import counters
 
 import gptlib.fast_generation
 from gptlib.fast_generation import FastReader, by_columns, with_row_products
-from gptlib.generation import KVCache, generate, next_logits
+from gptlib.generation import generate, next_logits
+from gptlib.kv_cache import KVCache
 from tests.test_generation import one_thread, random_ids, seeded, tiny, written  # noqa: F401
 
 # Threads and shape are parts of what is compiled: all tests share one compilation.
