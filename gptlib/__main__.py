@@ -210,7 +210,8 @@ def _write(
 
 def _load(name: str, dtype: torch.dtype) -> tuple[GPT, Encoding]:
     """Return the model that is meant, ready to write, and its vocabulary."""
-    from gptlib import checkpoints, hub
+    from gptlib.downloads import hub
+    from gptlib.training import checkpoints
 
     place, has_vocabulary = checkpoints.latest(name), Path(name, _VOCABULARY).exists()
     if place and has_vocabulary:
@@ -229,13 +230,13 @@ def _load(name: str, dtype: torch.dtype) -> tuple[GPT, Encoding]:
 
 def _trained(place: Path) -> GPT:
     """Return the model of a training, as it was at this checkpoint."""
-    from gptlib import checkpoints
     from gptlib.model import GPT
+    from gptlib.training import checkpoints
 
     if (place / ".metadata").exists():  # several processes wrote it
-        from gptlib import sharded_checkpoints
+        from gptlib.training import sharded
 
-        return sharded_checkpoints.load(place)
+        return sharded.load(place)
     model = GPT(GPTConfig(**checkpoints.read_record(place)["identity"]["model"]))
     checkpoints.load_weights(model, place)
     return model
@@ -243,7 +244,8 @@ def _trained(place: Path) -> GPT:
 
 def _pretrained(name: str, dtype: torch.dtype) -> GPT:
     """Return the model of this name, folder or file; what is on the hub is downloaded."""
-    from gptlib import hub, pretrained
+    from gptlib import pretrained
+    from gptlib.downloads import hub
 
     try:
         return pretrained.load(name, dtype)
@@ -272,7 +274,7 @@ def _vocabulary(name: str, folder: Path | None, vocab_size: int) -> Encoding:
 
 
 def _add_train(command: argparse.ArgumentParser) -> None:
-    from gptlib.texts import TEXTS
+    from gptlib.downloads.texts import TEXTS
 
     add = command.add_argument
     names = ", ".join(sorted(TEXTS))
@@ -319,7 +321,7 @@ def _sized(name: str, args: argparse.Namespace, vocab_size: int | None = None) -
 def _train(args: argparse.Namespace) -> int:
     import torch
 
-    from gptlib import checkpoints
+    from gptlib.training import checkpoints
 
     speaks = not _rank()  # alone, or the first of several
     try:
@@ -339,7 +341,7 @@ def _train(args: argparse.Namespace) -> int:
 
 def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding, History]:
     """Train what the options say; of several processes, the first returns the whole model."""
-    from gptlib import checkpoints
+    from gptlib.training import checkpoints
 
     schedule = _schedule(args)
     with _training(args) as train:
@@ -374,7 +376,7 @@ def _training(args: argparse.Namespace) -> Iterator[Callable[..., History]]:
             raise ValueError("--sharding is for several processes: start them with torchrun")
         yield train
         return
-    from gptlib.distributed import joined, train_distributed
+    from gptlib.training.distributed import joined, train_distributed
 
     if args.device:
         raise ValueError("--device is not for several processes: each takes its own GPU, if any")
@@ -437,7 +439,7 @@ def _story_batches(
 
 def _path(args: argparse.Namespace) -> Path | None:
     """Return the file of the text to train on, or None for stories."""
-    from gptlib import texts
+    from gptlib.downloads import texts
 
     if args.data == "stories":
         return None
@@ -496,7 +498,7 @@ def _model(args: argparse.Namespace, encoding: Encoding) -> GPT:
 
 def _introduce(model: GPT, args: argparse.Namespace) -> None:
     """Say what begins, or goes on."""
-    from gptlib import checkpoints
+    from gptlib.training import checkpoints
 
     checkpoint = checkpoints.latest(args.folder)
     count = accounting.format_count(accounting.total(model.config))

@@ -165,9 +165,7 @@ def _generate(
     cache = KVCache(model.config, model.token_embedding.weight, len(ids))
     ids = unread = in_view(ids, model.config.context_length)  # (B, T)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
-    parts = list(
-        model.modules()
-    )  # once: to walk through them takes long beside one token
+    parts = list(model.modules())  # once: to walk through them takes long beside one token
     for _ in range(max_new_tokens):
         trains = any(part.training for part in parts)
         with in_mode(model, training=False) if trains else nullcontext(), torch.no_grad():

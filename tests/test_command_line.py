@@ -14,12 +14,14 @@ import torch
 from tiktoken import Encoding
 
 from gptlib import __main__ as command_line
-from gptlib import checkpoints, hub, pretrained, texts, tokenizer, training
+from gptlib import pretrained, tokenizer, training
 from gptlib.__main__ import main
 from gptlib.config import FAMILY, GPTConfig
+from gptlib.downloads import hub, texts
+from gptlib.downloads.texts import FetchError
 from gptlib.generation import write
 from gptlib.model import GPT
-from gptlib.texts import FetchError
+from gptlib.training import checkpoints
 
 TINY = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--batch-size", "2"]
 SMALL_TEXT = "".join(f"The {n}th line, and it's not the last.\n" for n in range(300))

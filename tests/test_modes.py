@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gptlib import tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib.activations import attention_maps
 from gptlib.config import GPTConfig
 from gptlib.generation import generate
 from gptlib.model import GPT, in_mode

@@ -166,7 +166,7 @@ def encode_text(encoding: Encoding, text: str) -> list[int]:
 
 def _scaled_scores(model: nn.Module, ids: list[int]) -> tuple[Tensor, int]:
     """Return the scaled scores ``(L, H, T, T)`` and the channels of a head."""
-    from gptlib.attention_maps import attention_maps
+    from gptlib.activations import attention_maps
     from gptlib.model import CausalSelfAttention
 
     layers = [part for part in model.modules() if isinstance(part, CausalSelfAttention)]

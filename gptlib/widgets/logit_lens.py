@@ -139,7 +139,7 @@ def _read(model: GPT, ids: list[int]) -> tuple[Tensor, Tensor]:
     """Return the likeliest ids (E, T, K), and the probabilities (E, T, K + 2)."""
     import torch
 
-    from gptlib.inside import logit_lens, record
+    from gptlib.activations import logit_lens, record
 
     with record(model) as r, foreign.reading(model, ids, "these tokens") as read:
         model(read)

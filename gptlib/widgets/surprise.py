@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tiktoken
     from torch import Tensor, nn
 
-    from gptlib.story_grammar import Item, Option, Style
+    from gptlib.stories.notation import Item, Option, Style
 
 GRAMMAR = "stories_grammar.json"
 """The name of the grammar among a site's files, as :func:`grammar_json` writes it."""
@@ -174,7 +174,7 @@ def _follow(
     ids: Sequence[int], encoding: tiktoken.Encoding
 ) -> tuple[list[dict[int, float]], dict[str, Any]]:
     """Return what the grammar expects before each token, while it is a story's, and how it ends."""
-    from gptlib.story_surprise import Follower
+    from gptlib.stories.surprise import Follower
 
     follower = Follower(encoding)
     expected = []
@@ -317,7 +317,7 @@ def grammar_json() -> str:
 
 
 def _option(option: Option) -> dict[str, Any]:
-    from gptlib.story_grammar import Word
+    from gptlib.stories.notation import Word
 
     weight = {"weight": option.weight} if option.weight > 1 else {}
     if isinstance(option, Word):
@@ -328,7 +328,7 @@ def _option(option: Option) -> dict[str, Any]:
 
 
 def _item(item: Item) -> str | dict[str, Any]:
-    from gptlib.story_grammar import Mention
+    from gptlib.stories.notation import Mention
 
     if isinstance(item, str):
         return item
