@@ -32,7 +32,7 @@ import torch.distributed.run
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.fsdp import FSDPModule
 
-from gptlib.__main__ import main as main_of_gptlib
+from gptlib.cli.main import main as main_of_gptlib
 from gptlib.config import GPTConfig
 from gptlib.data import IGNORED
 from gptlib.model import GPT

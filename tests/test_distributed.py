@@ -19,8 +19,8 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemReader
 
-from gptlib import __main__ as command_line
 from gptlib import accounting, pretrained, training
+from gptlib.cli.main import main
 from gptlib.config import FAMILY
 from gptlib.data import IGNORED, StoryBatches, WindowBatches
 from gptlib.training import NotFiniteError, checkpoints, distributed, sharded
@@ -394,7 +394,7 @@ def test_the_command_line_trains_on_all_ranks(ranks, sharding, tmp_path, monkeyp
     saved = FileSystemReader(checkpoints.latest("run")).read_metadata().state_dict_metadata
     assert len(saved["weights.token_embedding.weight"].chunks) == (2 if sharding else 1)
     again = ["generate", "--model", "run", "--seed", "0", "--max-new-tokens", "8"]
-    assert command_line.main(again) == 0
+    assert main(again) == 0
     assert capsys.readouterr() == (out, "")
 
 
@@ -408,7 +408,7 @@ def test_the_command_line_says_on_which_rank_it_fails(ranks, tmp_path):
 
 def test_sharding_is_for_several_processes(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command_line.main(["train", "--sharding", "fsdp"]) == 1
+    assert main(["train", "--sharding", "fsdp"]) == 1
     assert (
         "--sharding is for several processes: start them with torchrun" in capsys.readouterr().err
     )
