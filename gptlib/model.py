@@ -8,12 +8,15 @@ head, ``V`` vocabulary, ``L`` layers. The architecture is that of Radford et al.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gptlib.config import GPTConfig
+from gptlib.kv_cache import Attend, KVCache
 
 
 class LayerNorm(nn.Module):
@@ -45,7 +48,8 @@ class GELU(nn.Module):
 class CausalSelfAttention(nn.Module):
     """Masked multi-head attention: each position gathers from itself and those before it.
 
-    Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2.
+    Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2. Whoever calls it may
+    bring another way to ``attend``: a model that writes with a cache does.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -63,12 +67,15 @@ class CausalSelfAttention(nn.Module):
         queries, keys, values = heads.permute(2, 0, 3, 1, 4)  # (B, H, T, D), three times
         return queries, keys, values
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         queries, keys, values = self.split_heads(x)  # (B, H, T, D)
         drop_rate = self.drop_rate if self.training else 0.0
-        context = functional.scaled_dot_product_attention(
-            queries, keys, values, dropout_p=drop_rate, is_causal=True
-        )  # (B, H, T, D)
+        if attend is None:
+            context = functional.scaled_dot_product_attention(
+                queries, keys, values, dropout_p=drop_rate, is_causal=True
+            )  # (B, H, T, D)
+        else:
+            context = attend(queries, keys, values)  # (B, H, T, D)
         joined = context.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.dropout(self.projection(joined))
 
@@ -104,8 +111,8 @@ class TransformerBlock(nn.Module):
         self.norm_2 = LayerNorm(config.emb_dim)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_1(x))
+    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
+        x = x + self.attention(self.norm_1(x), attend=attend)
         return x + self.feed_forward(self.norm_2(x))
 
 
@@ -132,7 +139,8 @@ class GPT(nn.Module):
     """GPT-2: maps token ids ``(B, T)`` to the logits ``(B, T, V)`` of each next token.
 
     It starts with GPT-2's random weights, drawn from ``generator`` (see :func:`initialize`), in
-    training mode. Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses.
+    training mode. With a ``cache``, the ids follow those that are in it, and are added to it.
+    Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses.
     """
 
     def __init__(self, config: GPTConfig, generator: torch.Generator | None = None) -> None:
@@ -146,14 +154,20 @@ class GPT(nn.Module):
         self.output_head = OutputHead(config, self.token_embedding)
         initialize(self, generator)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        x = self.residual(ids, cache)  # (B, T, C)
+        return self.output_head(self.final_norm(x))  # (B, T, V)
+
+    def residual(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the residual stream after the last block, ``(B, T, C)``."""
         check_ids(ids, self.config)
-        positions = torch.arange(ids.shape[1], device=ids.device)  # (T,)
+        start = cache.length if cache else 0
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)  # (B, T, C)
-        return self.output_head(self.final_norm(x))  # (B, T, V)
+        for i, block in enumerate(self.blocks):
+            x = block(x, attend=cache.layer(i)) if cache else block(x)  # (B, T, C)
+        return x
 
 
 def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
@@ -198,3 +212,19 @@ def check_ids(ids: Tensor, config: GPTConfig) -> None:
                 f"ids must be from 0 to vocab_size - 1 = {config.vocab_size - 1:,}, "
                 f"not {low if low < 0 else high:,}"
             )
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put a model into training or evaluation mode, and then each of its parts back into its own.
+
+    A part may have another mode than the model, as one that is not to be trained any more has.
+    """
+    others = [part for part in model.modules() if part.training != training]
+    if others:
+        model.train(training)
+    try:
+        yield
+    finally:
+        for part in others:
+            part.training = not training

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gptlib import hub
 from gptlib.config import FAMILY, GPTConfig
+from gptlib.downloads import hub
 from gptlib.model import GPT
 
 
@@ -103,7 +103,7 @@ def load(
     ``name_or_path`` is "mini", the course's own, which comes with it; a released GPT-2 ("gpt2",
     "gpt2-medium", "gpt2-large", "gpt2-xl"); a folder or a ``.safetensors`` file; or another GPT-2
     on the Hugging Face hub, as "owner/name". A ``Path``, or a text such as "./gpt2", is always one
-    of your own files. What is on the hub is downloaded once (:func:`gptlib.hub.fetch`).
+    of your own files. What is on the hub is downloaded once (:func:`gptlib.downloads.hub.fetch`).
 
     ``config.json`` decides the shape. A file without one beside it must have the token and position
     embeddings of a model in :data:`gptlib.config.FAMILY`, and is taken for that one.
@@ -115,8 +115,8 @@ def load(
     replaced, all is copied.) Everything else is copied, one tensor at a time.
 
     Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
-    :class:`gptlib.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a path where
-    nothing is; ``ValueError`` for another name, type or device.
+    :class:`gptlib.downloads.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a
+    path where nothing is; ``ValueError`` for another name, type or device.
     """
     _require_usable(dtype, device)
     with _place(name_or_path) as place:

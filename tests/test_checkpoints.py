@@ -24,12 +24,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptlib import checkpoints
-from gptlib.checkpoints import CheckpointError
 from gptlib.config import GPTConfig
 from gptlib.history import History
 from gptlib.model import GPT
-from gptlib.training import TrainingConfig, parameter_groups, train
+from gptlib.training import TrainingConfig, checkpoints, parameter_groups, train
+from gptlib.training.checkpoints import CheckpointError
+from gptlib.training.loop import TrainingRun
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1, drop_rate=0.3)
@@ -255,7 +255,7 @@ def prepared(folder, steps=4):
     """Return a run and its history, ready to be saved."""
     model = gpt()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1))
-    run = checkpoints.Run(model, optimizer, CONFIG, Random())
+    run = TrainingRun(model, optimizer, CONFIG, Random())
     history = History(*([[1.0] * steps] * 4))
     return run, history, folder
 
@@ -457,7 +457,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(stopped, damage):
     harm(place)
     before, model = files(stopped), gpt(seed=5)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1))
-    run = checkpoints.Run(model, optimizer, CONFIG, Random())
+    run = TrainingRun(model, optimizer, CONFIG, Random())
     with pytest.raises(CheckpointError, match=why) as caught:
         checkpoints.resume(run, stopped)
     assert str(place / name) in str(caught.value)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptlib.inside import Record, changed, record, same_word
+from gptlib.activations import Record, changed, record, same_word
 from gptlib.model import GPT
 from tests.test_model import one_thread
 

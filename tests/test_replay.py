@@ -14,7 +14,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 
 from gptlib import replay, stories, tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib.activations import attention_maps
 from gptlib.config import GPTConfig
 from gptlib.data import WindowBatches, stream_of
 from gptlib.history import History

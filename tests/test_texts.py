@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from gptlib import cache as caches
-from gptlib import stories, texts
-from gptlib.texts import TEXTS, FetchError, Text, fetch, read
+from gptlib import stories
+from gptlib.downloads import files, texts
+from gptlib.downloads.texts import TEXTS, FetchError, Text, fetch, read
 
 BODY = "".join(f"Line {n} of a text, naïve as it is.\n" for n in range(5_000)).encode()
 
@@ -301,18 +301,18 @@ def test_the_texts_are_where_they_are_said_to_be(name: str, tmp_path: Path) -> N
 def test_the_cache_folder_is_the_system_s_or_the_one_named(
     platform: str, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(caches.sys, "platform", platform)
+    monkeypatch.setattr(files.sys, "platform", platform)
     monkeypatch.setattr(Path, "home", lambda: Path("home"))
     for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "GPTLIB_CACHE"):
         monkeypatch.delenv(name, raising=False)
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    assert caches.folder() == Path(expected)
+    assert files.folder() == Path(expected)
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     def write(content: bytes, error: type[BaseException] | None) -> None:
-        with caches.writing(tmp_path / "file") as file:
+        with files.writing(tmp_path / "file") as file:
             file.write(content)
             if error:
                 raise error

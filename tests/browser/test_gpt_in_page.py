@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch.nn import functional
 
-from gptlib import generation, inside, pretrained, stories, tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib import activations, generation, pretrained, stories, tokenizer
+from gptlib.activations import attention_maps
 from gptlib.model import GPT
 from gptlib.widgets import engine
 from tests.browser.conftest import ROOT, quiet_page, serve_folder
@@ -171,9 +171,9 @@ def test_lens_and_scores_are_pytorchs(model: Page, mini: GPT) -> None:
     text = encoding.decode(encoding.encode_ordinary(stories.sample(1, seed=4)[0])[:100])
     (found,) = ask(model, "lens", text=text)
     ids = torch.tensor([found["ids"]])  # (1, T)
-    with torch.no_grad(), inside.record(mini) as r:
+    with torch.no_grad(), activations.record(mini) as r:
         mini(ids)
-    expected = inside.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
+    expected = activations.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
     ends, size = expected.shape[:2]
     assert (found["ends"], size) == (5, 101)
     best = torch.tensor(found["best"]).view(ends, size, 5)

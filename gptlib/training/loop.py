@@ -5,13 +5,14 @@ Shapes: ``B`` rows in a batch, ``T`` tokens in a row, ``V`` entries in the vocab
 
 from __future__ import annotations
 
+import json
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,9 +23,10 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from gptlib import checkpoints
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
+from gptlib.model import in_mode
+from gptlib.training import checkpoints
 
 
 @dataclass(frozen=True)
@@ -226,9 +228,9 @@ def train(
     numbers stay as they were. Ctrl-C stops after the step that is running, a second one at once.
 
     Raises :class:`NotFiniteError` as soon as a loss or a gradient is not finite, :class:`Stopped`
-    after Ctrl-C, :class:`gptlib.checkpoints.CheckpointError` if the folder is in use or holds a
-    checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved, and
-    ``ValueError`` for a batch without targets.
+    after Ctrl-C, :class:`gptlib.training.checkpoints.CheckpointError` if the folder is in use or
+    holds a checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved,
+    and ``ValueError`` for a batch without targets.
     """
     lay_by_rows(model)
     run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
@@ -240,16 +242,33 @@ def train(
 
 
 @dataclass
-class TrainingRun(checkpoints.Run):
+class TrainingRun:
     """A training, and how it does what the loop asks for: here, all of it in this process.
 
-    :class:`gptlib.distributed.DistributedRun` does the same on several processes; ``rank`` is the
-    number of this one.
+    :class:`gptlib.training.distributed.DistributedRun` does the same on several processes; ``rank``
+    is the number of this one.
     """
 
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: TrainingConfig
+    batches: Batches
     held_out: Sequence[tuple[Tensor, Tensor]] = ()
     folder: str | Path | None = None
     rank: int = 0
+    _identity: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
+        if not self._identity:  # to describe a long stream takes a while, and it never changes
+            shape = getattr(self.model, "config", None)
+            identity = {
+                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
+                "training": {name: _plain(value) for name, value in asdict(self.config).items()},
+                "batches": self.batches.describe(),
+            }
+            self._identity = json.loads(json.dumps(identity))  # a tuple becomes a list, as there
+        return self._identity
 
     def compute_gradients(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Leave the gradient of a batch in the model, as :func:`compute_gradients` does."""
@@ -278,8 +297,9 @@ def take_steps(
 ) -> None:
     """Train from where the history ends to the run's last step, and add to the history.
 
-    This is the loop of :func:`train` and of :func:`gptlib.distributed.train_distributed`. After
-    each step it asks ``stops`` whether to save, if there is a folder, and raise :class:`Stopped`.
+    This is the loop of :func:`train` and of
+    :func:`gptlib.training.distributed.train_distributed`. After each step it asks ``stops`` whether
+    to save, if there is a folder, and raise :class:`Stopped`.
     """
     config, folder = run.config, run.folder
     run.optimizer.zero_grad()
@@ -370,17 +390,6 @@ def _bar(history: History, config: TrainingConfig, progress: bool) -> tqdm[Any]:
 
 
 @contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put a model into training or evaluation mode, and back into the one it had."""
-    before = model.training
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.train(before)
-
-
-@contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let random numbers follow from a seed alone, and then go on as if nothing had been drawn."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
@@ -422,3 +431,8 @@ def _require(name: str, value: object, at_least: int) -> None:
 def _require_number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
         raise ValueError(f"{name} must be a number {rule}, not {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: infinity has no number there."""
+    return str(value) if value == math.inf else value

@@ -17,7 +17,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptlib import cache
+from gptlib.downloads import files
 
 
 class DownloadError(OSError):
@@ -138,7 +138,7 @@ def _check(repository: Repository, path: Path) -> None:
         return
     state = path.stat()
     name = f"{wanted[:16]}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
-    seen = cache.folder() / "checked" / name
+    seen = files.folder() / "checked" / name
     with contextlib.suppress(OSError):
         if seen.exists():
             return

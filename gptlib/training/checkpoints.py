@@ -18,9 +18,8 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import IO, Any, Protocol
 
 import torch
 from safetensors import SafetensorError
@@ -29,10 +28,6 @@ from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from gptlib.history import History
-
-if TYPE_CHECKING:
-    from gptlib.data import Batches
-    from gptlib.training import TrainingConfig
 
 FORMAT = "gptlib checkpoint"
 VERSION = 1
@@ -45,27 +40,14 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file, and says why."""
 
 
-@dataclass
-class Run:
+class Run(Protocol):
     """What a checkpoint is of: a model, its optimizer, and what decides how they go on."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    config: TrainingConfig
-    batches: Batches
-    _identity: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
-        if not self._identity:  # to describe a long stream takes a while, and it never changes
-            shape = getattr(self.model, "config", None)
-            identity = {
-                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
-                "training": {name: _plain(value) for name, value in asdict(self.config).items()},
-                "batches": self.batches.describe(),
-            }
-            self._identity = json.loads(json.dumps(identity))  # a tuple becomes a list, as there
-        return self._identity
 
 
 def save(run: Run, history: History, folder: str | Path) -> Path:
@@ -371,8 +353,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: infinity has no number there."""
-    return str(value) if value == float("inf") else value
