@@ -123,7 +123,7 @@ def test_what_is_sent_is_the_module_without_its_comments(name: str) -> None:
     """No line of a text in backticks looks like a comment, and no import is overlooked."""
     sent = dict(linker.linked(name))[name]
     assert not re.search(r'(?:from|import)\s+"\.', sent)
-    plain = re.sub(r'"gptlib:[\w./]+"', '""', sent)
+    plain = re.sub(r'"gptlib:[\w./-]+"', '""', sent)
     whole = re.sub(
         r'^((?:import|export)\b[^;"]*)"\.{1,2}/[^"]+"', r'\1""', source(name), flags=re.M
     )
