@@ -215,6 +215,7 @@ def test_make_without_python_says_what_to_install(tmp_path):
     assert "install Python 3.10 to 3.13" in process.stderr
 
 
+@pytest.mark.slow  # it makes an environment; by day `explain` above is tested with what pip says
 @pytest.mark.system
 def test_setup_without_network_says_so(tmp_path):
     """The real thing: pip, asked for an index on a port of this machine where nothing listens."""
