@@ -261,6 +261,15 @@ def test_workflows_fit_the_schema():
     assert process.returncode == 0, process.stdout
 
 
+def test_the_parts_that_ci_runs_side_by_side_are_all_of_make_test():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    parts = dict(re.findall(r"^(test-\w+):.*\n\t@\$\(PYTEST\) (.+)$", makefile, re.M))
+    assert set(workflow["jobs"]["course"]["strategy"]["matrix"]["part"]) == set(parts)
+    assert set(parts.values()) == {"tests --ignore=tests/browser", "tests/browser", "notebooks"}
+    assert 'testpaths = ["tests", "notebooks"]' in (ROOT / "pyproject.toml").read_text("utf-8")
+
+
 def test_every_requirement_is_pinned_exactly():
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     pins = [line for line in lines if line and not line.startswith("#")]
