@@ -140,6 +140,7 @@ class TestExcess:
         wrong(say, "8.3", answer, words)
 
 
+@pytest.mark.asset
 class TestEnding:
     def test_only_one_head_is_right(self, say: Say) -> None:
         lines = [say("8.4", (layer, head)) for layer in range(4) for head in range(6)]

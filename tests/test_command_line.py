@@ -127,6 +127,7 @@ def test_the_mini_model_writes_right_after_installation(folder: Path) -> None:
     assert "<|endoftext|>" not in process.stdout
 
 
+@pytest.mark.asset
 def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     def written(*options: str) -> str:
         argv = ("generate", "One day", "--max-new-tokens", "12", *options)
@@ -143,6 +144,7 @@ def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixt
     assert three == "\n---\n\n".join([greedy] * 3)
 
 
+@pytest.mark.asset  # it is opened before the numbers are looked at
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -233,6 +233,7 @@ def test_make_without_python_says_what_to_install(tmp_path):
     assert "install Python 3.10 to 3.13" in process.stderr
 
 
+@pytest.mark.slow  # it makes an environment; by day `explain` above is tested with what pip says
 @pytest.mark.system
 def test_setup_without_network_says_so(tmp_path):
     """The real thing: pip, asked for an index on a port of this machine where nothing listens."""
@@ -310,6 +311,15 @@ def test_scripts_of_services_can_be_run(name):
     assert os.access(ROOT / name, os.X_OK)
     process = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_the_parts_that_ci_runs_side_by_side_are_all_of_make_test():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    parts = dict(re.findall(r"^(test-\w+):.*\n\t@\$\(PYTEST\) (.+)$", makefile, re.M))
+    assert set(workflow["jobs"]["course"]["strategy"]["matrix"]["part"]) == set(parts)
+    assert set(parts.values()) == {"tests --ignore=tests/browser", "tests/browser", "notebooks"}
+    assert 'testpaths = ["tests", "notebooks"]' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_every_requirement_is_pinned_exactly():

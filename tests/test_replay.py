@@ -252,6 +252,7 @@ def test_the_mini_models_replay_lies_in_the_package_and_is_small() -> None:
     assert mini["moments"][0]["held_out"] > mini["moments"][-1]["held_out"] > mini["floor"]
 
 
+@pytest.mark.asset
 def test_a_notebook_stores_the_name_of_the_mini_replay_and_a_page_has_it(tmp_path: Any) -> None:
     bundles = []
     for _ in range(2):
