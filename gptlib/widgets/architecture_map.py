@@ -71,7 +71,7 @@ class ArchitectureMap(Widget):
         return one_of("chosen", proposal["value"], ["", *BLOCKS])
 
     def state(self) -> dict[str, Any]:
-        """Return the traits that the page draws; the page adds the family, the same for all widgets."""
+        """Return the traits that the page draws; the page adds the family of models."""
         return {"lit": list(self.lit), "model": self.model, "chosen": self.chosen}
 
     def describe(self) -> str:
