@@ -37,6 +37,8 @@ def attention_steps(queries: Tensor, keys: Tensor) -> AttentionSteps:
 
     It computes in the open what ``scaled_dot_product_attention`` computes inside: the weights
     times the values are that function's result. Vaswani et al. (2017), section 3.2.1.
+
+    Built in chapter 3.
     """
     scores = queries @ keys.transpose(-2, -1)  # (..., T, T)
     scaled = scores / math.sqrt(queries.shape[-1])
@@ -157,6 +159,8 @@ def record(model: GPT) -> Iterator[Record]:
 
     Raises ``ValueError`` for what :func:`check_open` refuses, and for a model that goes on with a
     cache whose tokens were read before.
+
+    Built in chapter 8.
     """
     check_open(model)
     kept, hooks = Record(model.config.n_layers, model.config.n_heads), list[RemovableHandle]()
@@ -297,19 +301,28 @@ def _rows(new: Tensor, places: list[int], old: Tensor) -> Tensor:
 
 
 def previous_token(ids: Tensor) -> Tensor:
-    """Say where the token right before each position stands: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the token right before each position stands: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     position = torch.arange(len(ids), device=ids.device)  # (T,)
     return position == position[:, None] - 1
 
 
 def first_token(ids: Tensor) -> Tensor:
-    """Say where the first token stands, for all others: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the first token stands, for all others: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     position = torch.arange(len(ids), device=ids.device)  # (T,)
     return (position == 0) & (position[:, None] > 0)
 
 
 def same_word(ids: Tensor) -> Tensor:
-    """Say where the token of each position stood before: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the token of each position stood before: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     return (ids == ids[:, None]).tril(-1)
 
 
@@ -317,6 +330,8 @@ def induction(ids: Tensor) -> Tensor:
     """Say what came after the token of each position before: ids ``(T,)`` to a map ``(T, T)``.
 
     What followed then may follow again (Olsson et al., 2022). A position is not its own past.
+
+    Built in chapter 8.
     """
     return same_word(ids).roll(1, dims=-1).tril(-1)  # one place further
 
@@ -326,6 +341,8 @@ def head_scores(weights: Tensor, places: Tensor) -> Tensor:
 
     Maps weights ``(L, H, T, T)``, of one text, and a map of places ``(T, T)`` to ``(L, H)``: the
     mean over all positions that have such a place. Raises ``ValueError`` if none has.
+
+    Built in chapter 8.
     """
     has_one = places.any(-1)  # (T,)
     if not has_one.any():
@@ -343,5 +360,7 @@ def logit_lens(model: GPT, residual: Tensor) -> Tensor:
 
     Maps ``(L + 1, B, T, C)``, as in :attr:`Record.residual`, to logits ``(L + 1, B, T, V)``; the
     last are the model's own (nostalgebraist, 2020).
+
+    Built in chapter 8.
     """
     return torch.stack([model.output_head(model.final_norm(x)) for x in residual])

@@ -49,6 +49,8 @@ def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tu
     window that would run past the end of the stream is left out.
 
     Raises ``ValueError`` if a length is below 1 or the stream is too short for one window.
+
+    Built in chapter 2.
     """
     stream = torch.as_tensor(ids)
     if context_length < 1 or stride < 1:

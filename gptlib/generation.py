@@ -35,6 +35,8 @@ def next_probabilities(
     with the same logit, the one with the smaller id counts as the likelier.
 
     Raises ``ValueError`` for what :func:`check_sampling` and :func:`check_logits` refuse.
+
+    Built in chapter 5.
     """
     check_sampling(temperature, top_k, top_p)
     check_logits(logits)
@@ -66,6 +68,8 @@ def sample_next(
 
     See :func:`next_probabilities` for what the numbers do, and for the errors. At temperature 0
     nothing is drawn: it is the argmax.
+
+    Built in chapter 5.
     """
     probabilities = next_probabilities(logits, temperature, top_k, top_p)  # (B, V)
     if temperature == 0:
@@ -105,6 +109,8 @@ def next_logits(model: GPT, ids: Tensor, cache: KVCache) -> Tensor:
 
     They are the model's own at the last position, without reading the earlier ids again. The cache
     must have room for ``T`` more tokens.
+
+    Built in chapter 5.
     """
     x = model.residual(ids, cache)[:, -1:]  # (B, 1, C)
     return model.output_head(model.final_norm(x))[:, 0]  # (B, V)

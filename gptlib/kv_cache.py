@@ -22,6 +22,8 @@ class KVCache:
     """The keys and values of the tokens read so far, in every layer, with room for the context.
 
     ``like`` is a tensor of the type and on the device that they shall have.
+
+    Built in chapter 5.
     """
 
     def __init__(self, config: GPTConfig, like: Tensor, batch_size: int) -> None:

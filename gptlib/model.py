@@ -23,6 +23,8 @@ class LayerNorm(nn.Module):
     """Bring each vector to mean 0 and variance 1, then scale and shift its channels.
 
     Maps ``(..., C)`` to ``(..., C)``. Ba, Kiros and Hinton (2016); the variance is the biased one.
+
+    Built in chapter 4.
     """
 
     def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
@@ -39,6 +41,8 @@ class GELU(nn.Module):
     """The Gaussian error linear unit in its tanh form, which GPT-2 uses; keeps the shape.
 
     Hendrycks and Gimpel (2016), section 2.
+
+    Built in chapter 4.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -50,6 +54,8 @@ class CausalSelfAttention(nn.Module):
 
     Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2. Whoever calls it may
     bring another way to ``attend``: a model that writes with a cache does.
+
+    Built in chapter 3.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -84,6 +90,8 @@ class FeedForward(nn.Module):
     """Two linear layers with a GELU between them, applied to each position alone.
 
     Maps ``(..., C)`` to ``(..., C)``, through ``4 * C`` channels.
+
+    Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -102,6 +110,8 @@ class TransformerBlock(nn.Module):
     """Attention, then the feed-forward network, each with a norm before it and a shortcut around.
 
     Maps ``(B, T, C)`` to ``(B, T, C)``.
+
+    Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -120,6 +130,8 @@ class OutputHead(nn.Module):
     """One logit for each entry of the vocabulary, from a tied or a matrix of its own; no bias.
 
     Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017).
+
+    Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, token_embedding: nn.Embedding) -> None:
@@ -141,6 +153,8 @@ class GPT(nn.Module):
     It starts with GPT-2's random weights, drawn from ``generator`` (see :func:`initialize`), in
     training mode. With a ``cache``, the ids follow those that are in it, and are added to it.
     Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses.
+
+    Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, generator: torch.Generator | None = None) -> None:
@@ -177,6 +191,8 @@ def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
     (OpenAI's ``model.py``). Projections that end in a shortcut are smaller by the square root of
     their number, ``2 * n_layers`` (Radford et al., 2019, section 2.3). Biases and shifts are 0,
     scales 1.
+
+    Built in chapter 4.
     """
     for name, parameter in model.named_parameters():
         std = 0.01 if name == "position_embedding.weight" else 0.02
@@ -195,6 +211,8 @@ def check_ids(ids: Tensor, config: GPTConfig) -> None:
 
     The numbers themselves are looked at only on the CPU, and not in a compiled model. To read one
     back from an accelerator would make the processor wait for it, at every training step.
+
+    Built in chapter 4.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
         kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__

@@ -119,7 +119,7 @@ def load(
     path where nothing is; ``ValueError`` for another name, type or device.
     """
     _require_usable(dtype, device)
-    with _place(name_or_path) as place:
+    with located(name_or_path) as place:
         tensors = Tensors(place)
         model = blank(_config(tensors))
         _require_fit(tensors, model)
@@ -158,7 +158,10 @@ def save(model: GPT, folder: str | Path) -> Path:
 
 
 def names(config: GPTConfig) -> Iterator[Row]:
-    """Yield a row for each parameter of a model, block by block."""
+    """Yield a row for each parameter of a model, block by block.
+
+    Built in chapter 6.
+    """
     for row in NAMES:
         if "{}" not in row.ours and (row.ours != "output_head.weight" or not config.tie_head):
             yield row
@@ -169,7 +172,10 @@ def names(config: GPTConfig) -> Iterator[Row]:
 
 
 def to_gpt2(model: GPT) -> dict[str, Tensor]:
-    """Return a model's tensors under GPT-2's names, transposed where they are stored so."""
+    """Return a model's tensors under GPT-2's names, transposed where they are stored so.
+
+    Built in chapter 6.
+    """
     parameters, tensors = dict(model.named_parameters()), {}
     for ours, theirs, transposed in names(model.config):
         if ours.endswith("query_key_value.bias") and not model.config.qkv_bias:
@@ -324,7 +330,7 @@ def _require_usable(dtype: torch.dtype, device: str | torch.device) -> None:
 
 
 @contextmanager
-def _place(name_or_path: str | Path) -> Iterator[Path]:
+def located(name_or_path: str | Path) -> Iterator[Path]:
     """Yield the folder or file that is meant, downloaded if it is not here."""
     path = Path(name_or_path)
     name = name_or_path if isinstance(name_or_path, str) else ""

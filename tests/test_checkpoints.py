@@ -278,6 +278,28 @@ def test_saving_the_same_step_again_never_lacks_a_checkpoint(tmp_path, monkeypat
     assert checkpoints.read_record(second)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such call")
+def test_a_new_checkpoint_is_on_the_disk_before_an_older_one_goes(tmp_path, monkeypatch):
+    """Or a power cut could leave neither: a folder's list of names is written for itself."""
+    run, history, folder = prepared(tmp_path / "run")
+    first = checkpoints.save(run, history, folder)
+    fsync, rmtree, synced, removed = os.fsync, shutil.rmtree, [], []
+
+    def watched_fsync(descriptor):
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, len(checkpoints.finished(folder))))
+
+    def watched_rmtree(path, **options):
+        assert synced[-1] == (folder.stat().st_ino, 2)  # with both of them in its list
+        removed.append(path)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(shutil, "rmtree", watched_rmtree)
+    checkpoints.save(run, history, folder)
+    assert removed == [first]
+
+
 def test_an_earlier_step_does_not_replace_a_later_one(tmp_path):
     run, history, folder = prepared(tmp_path / "run")
     place = checkpoints.save(run, history, folder)

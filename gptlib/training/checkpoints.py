@@ -19,9 +19,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, Any, Protocol
+from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
@@ -103,12 +104,20 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        if not _lock(file):
-            raise CheckpointError(
-                f"{folder} is in use by another training; wait for it, or give another folder"
-            )
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"{folder} is in use by another training; wait for it, or give another folder"
+        ) from None
+    except NotImplementedError:  # some network drives have no locks: there, nothing is refused
         yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def latest(folder: str | Path | None) -> Path | None:
@@ -323,22 +332,6 @@ def _unflatten(tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str,
             raise CheckpointError(f"{path} is not an optimizer's state: it has {key!r}")
         state.setdefault(int(number), {})[name] = tensor
     return state
-
-
-def _lock(file: IO[str]) -> bool:
-    """Take the lock on an open file, which ends when it is closed; say if nobody else has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # some network drives have no locks: there, nothing is refused
-        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-    return True
 
 
 def _sync_folder(folder: Path) -> None:

@@ -110,6 +110,8 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
     ``logits`` are ``(B, T, V)``, ``targets`` ``(B, T)``; targets that are IGNORED do not count.
     Not a number if none counts.
+
+    Built in chapter 5.
     """
     rows = logits.flatten(0, 1).float()  # (B * T, V)
     log_probs = rows.log_softmax(dim=-1)  # (B * T, V)
@@ -125,6 +127,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """Split the parameters for AdamW: matrices are decayed; biases, scales and shifts are not.
 
     Loshchilov and Hutter (2019) for the decay; Brown et al. (2020), appendix B, for its size.
+
+    Built in chapter 5.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -134,7 +138,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the rate of a step, counted from 0: a warm-up in a line, then half a cosine."""
+    """Return the rate of a step, counted from 0: a warm-up in a line, then half a cosine.
+
+    Built in chapter 5.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -148,6 +155,8 @@ def compute_gradients(
     """Leave the gradient of a batch's loss in the model, clipped; return the loss and its length.
 
     The length, or norm, is that before clipping. Pascanu, Mikolov and Bengio (2013), section 3.2.
+
+    Built in chapter 5.
     """
     n_targets = (targets != IGNORED).sum()
     total = torch.zeros((), device=inputs.device)
@@ -171,6 +180,8 @@ def evaluate(model: nn.Module, held_out: Iterable[tuple[Tensor, Tensor]]) -> flo
     """Return the mean loss in nats per token over batches ``(B, T)``, in evaluation mode.
 
     Raises ``ValueError`` if ``held_out`` has no target at all.
+
+    Built in chapter 5.
     """
     device, nats, n_tokens = next(model.parameters()).device, 0.0, 0
     with in_mode(model, training=False):

@@ -155,9 +155,9 @@ def encode_text(encoding: Encoding, text: str) -> list[int]:
         ids = list(encoding.encode_ordinary(text))
     except KeyError as error:
         raise ValueError(f"the encoding has no token for {error.args[0]!r}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # it is no Exception, and has no public name
-            raise
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in Rust: it is no Exception, and has no public name
         raise ValueError("the encoding has no tokens for a part of this text") from error
     if not ids:
         raise ValueError("the encoding makes no token of this text: at least one is needed")
