@@ -158,9 +158,7 @@ def record(model: GPT) -> Iterator[Record]:
     ``"final_norm"`` has the last token.
 
     Raises ``ValueError`` for what :func:`check_open` refuses, and for a model that goes on with a
-    cache whose tokens were read before.
-
-    Built in chapter 8.
+    cache whose tokens were read before. Built in chapter 8.
     """
     check_open(model)
     kept, hooks = Record(model.config.n_layers, model.config.n_heads), list[RemovableHandle]()
@@ -359,8 +357,6 @@ def logit_lens(model: GPT, residual: Tensor) -> Tensor:
     """Read the residual stream after every layer as the model reads it after the last one.
 
     Maps ``(L + 1, B, T, C)``, as in :attr:`Record.residual`, to logits ``(L + 1, B, T, V)``; the
-    last are the model's own (nostalgebraist, 2020).
-
-    Built in chapter 8.
+    last are the model's own (nostalgebraist, 2020). Built in chapter 8.
     """
     return torch.stack([model.output_head(model.final_norm(x)) for x in residual])

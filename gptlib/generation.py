@@ -67,9 +67,7 @@ def sample_next(
     """Draw the next token of each text from its logits ``(B, V)``; return the ids ``(B,)``.
 
     See :func:`next_probabilities` for what the numbers do, and for the errors. At temperature 0
-    nothing is drawn: it is the argmax.
-
-    Built in chapter 5.
+    nothing is drawn: it is the argmax. Built in chapter 5.
     """
     probabilities = next_probabilities(logits, temperature, top_k, top_p)  # (B, V)
     if temperature == 0:
@@ -108,9 +106,7 @@ def next_logits(model: GPT, ids: Tensor, cache: KVCache) -> Tensor:
     """Read ids ``(B, T)`` that follow those in the cache; return the logits ``(B, V)`` after them.
 
     They are the model's own at the last position, without reading the earlier ids again. The cache
-    must have room for ``T`` more tokens.
-
-    Built in chapter 5.
+    must have room for ``T`` more tokens. Built in chapter 5.
     """
     x = model.residual(ids, cache)[:, -1:]  # (B, 1, C)
     return model.output_head(model.final_norm(x))[:, 0]  # (B, V)

@@ -21,9 +21,7 @@ Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 class KVCache:
     """The keys and values of the tokens read so far, in every layer, with room for the context.
 
-    ``like`` is a tensor of the type and on the device that they shall have.
-
-    Built in chapter 5.
+    ``like`` is a tensor of the type and on the device that they shall have. Built in chapter 5.
     """
 
     def __init__(self, config: GPTConfig, like: Tensor, batch_size: int) -> None:

@@ -40,9 +40,7 @@ class LayerNorm(nn.Module):
 class GELU(nn.Module):
     """The Gaussian error linear unit in its tanh form, which GPT-2 uses; keeps the shape.
 
-    Hendrycks and Gimpel (2016), section 2.
-
-    Built in chapter 4.
+    Hendrycks and Gimpel (2016), section 2. Built in chapter 4.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,9 +51,7 @@ class CausalSelfAttention(nn.Module):
     """Masked multi-head attention: each position gathers from itself and those before it.
 
     Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2. Whoever calls it may
-    bring another way to ``attend``: a model that writes with a cache does.
-
-    Built in chapter 3.
+    bring another way to ``attend``: a model that writes with a cache does. Built in chapter 3.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -89,9 +85,7 @@ class CausalSelfAttention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them, applied to each position alone.
 
-    Maps ``(..., C)`` to ``(..., C)``, through ``4 * C`` channels.
-
-    Built in chapter 4.
+    Maps ``(..., C)`` to ``(..., C)``, through ``4 * C`` channels. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -109,9 +103,7 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention, then the feed-forward network, each with a norm before it and a shortcut around.
 
-    Maps ``(B, T, C)`` to ``(B, T, C)``.
-
-    Built in chapter 4.
+    Maps ``(B, T, C)`` to ``(B, T, C)``. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -129,9 +121,7 @@ class TransformerBlock(nn.Module):
 class OutputHead(nn.Module):
     """One logit for each entry of the vocabulary, from a tied or a matrix of its own; no bias.
 
-    Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017).
-
-    Built in chapter 4.
+    Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017). Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, token_embedding: nn.Embedding) -> None:
@@ -152,9 +142,7 @@ class GPT(nn.Module):
 
     It starts with GPT-2's random weights, drawn from ``generator`` (see :func:`initialize`), in
     training mode. With a ``cache``, the ids follow those that are in it, and are added to it.
-    Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses.
-
-    Built in chapter 4.
+    Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, generator: torch.Generator | None = None) -> None:
@@ -190,9 +178,7 @@ def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
     Weights are normal around 0 with standard deviation 0.02, those of the position embedding 0.01
     (OpenAI's ``model.py``). Projections that end in a shortcut are smaller by the square root of
     their number, ``2 * n_layers`` (Radford et al., 2019, section 2.3). Biases and shifts are 0,
-    scales 1.
-
-    Built in chapter 4.
+    scales 1. Built in chapter 4.
     """
     for name, parameter in model.named_parameters():
         std = 0.01 if name == "position_embedding.weight" else 0.02

@@ -158,10 +158,7 @@ def save(model: GPT, folder: str | Path) -> Path:
 
 
 def names(config: GPTConfig) -> Iterator[Row]:
-    """Yield a row for each parameter of a model, block by block.
-
-    Built in chapter 6.
-    """
+    """Yield a row for each parameter of a model, block by block. Built in chapter 6."""
     for row in NAMES:
         if "{}" not in row.ours and (row.ours != "output_head.weight" or not config.tie_head):
             yield row

@@ -205,8 +205,9 @@ def _refuses_the_name(error: Exception) -> bool:
 def _cut_connections() -> tuple[type[BaseException], ...]:
     """Return the errors of a connection that ended early, of the client that the hub's uses."""
     kinds: list[type[BaseException]] = []
-    if httpx := sys.modules.get("httpx"):  # huggingface-hub from version 1 on
-        kinds += [httpx.RemoteProtocolError, httpx.ReadError]
+    for name in ("httpx2", "httpx"):  # huggingface-hub from version 1 on
+        if client := sys.modules.get(name):
+            kinds += [client.RemoteProtocolError, client.ReadError]
     if requests := sys.modules.get("requests"):  # and before
         kinds.append(requests.exceptions.ChunkedEncodingError)
     return tuple(kinds)

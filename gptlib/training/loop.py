@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -27,6 +24,7 @@ from gptlib.data import IGNORED, Batches
 from gptlib.history import History
 from gptlib.model import in_mode
 from gptlib.training import checkpoints
+from gptlib.training.ctrl_c import CtrlC
 
 
 @dataclass(frozen=True)
@@ -109,9 +107,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats: minus the log of the probability given to each target.
 
     ``logits`` are ``(B, T, V)``, ``targets`` ``(B, T)``; targets that are IGNORED do not count.
-    Not a number if none counts.
-
-    Built in chapter 5.
+    Not a number if none counts. Built in chapter 5.
     """
     rows = logits.flatten(0, 1).float()  # (B * T, V)
     log_probs = rows.log_softmax(dim=-1)  # (B * T, V)
@@ -179,9 +175,7 @@ def compute_gradients(
 def evaluate(model: nn.Module, held_out: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the mean loss in nats per token over batches ``(B, T)``, in evaluation mode.
 
-    Raises ``ValueError`` if ``held_out`` has no target at all.
-
-    Built in chapter 5.
+    Raises ``ValueError`` if ``held_out`` has no target at all. Built in chapter 5.
     """
     device, nats, n_tokens = next(model.parameters()).device, 0.0, 0
     with in_mode(model, training=False):
@@ -247,7 +241,7 @@ def train(
     run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
     with checkpoints.locked(folder) if folder else nullcontext():
         history = checkpoints.resume(run, folder) if folder else History()
-        with _CtrlC() as ctrl_c:
+        with CtrlC() as ctrl_c:
             take_steps(run, history, progress, on_evaluate, stops=lambda: ctrl_c.pressed)
     return history
 
@@ -406,32 +400,6 @@ def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-@dataclass
-class _CtrlC:
-    """Holds the first Ctrl-C back, so that it cannot fall into the middle of a step.
-
-    Where something else handles the signal already, and outside the main thread, it does nothing.
-    """
-
-    pressed: bool = False
-    _holds: bool = field(default=False, init=False)
-
-    def __enter__(self) -> _CtrlC:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._press)
-            self._holds = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._holds:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one interrupts
 
 
 def _require(name: str, value: object, at_least: int) -> None:
