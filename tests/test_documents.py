@@ -134,6 +134,7 @@ def test_the_example_s_class_holds_checks_and_describes(tmp_path, monkeypatch):
 def test_the_example_s_module_is_checked_linted_and_formatted(tmp_path):
     folder = tmp_path / "gptlib" / "widgets"
     shutil.copytree(WIDGETS / "lib", folder / "lib")
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")  # where deno.jsonc has rules of our own
     shutil.copy(ROOT / "deno.jsonc", tmp_path)
     (folder / "powers.js").write_text(example("js"), "utf-8")
     config = ("--config", tmp_path / "deno.jsonc")
