@@ -2,6 +2,7 @@
 // what was weighed at each place, how surprising each token was and where a head of attention looks.
 
 import {
+  button,
   classes,
   define,
   guard,
@@ -16,7 +17,7 @@ import {
 } from "./lib/kit.js";
 import { formatChance, formatCount, megabytes, plural, sum } from "./lib/numbers.js";
 import { withModifier } from "./lib/rove.js";
-import { dials, seedBox } from "./lib/sampling.js";
+import { dials, samplingOf, seedBox } from "./lib/sampling.js";
 import { lossOf, Session, Story } from "./lib/session.js";
 import { labelOfText, NO_INK, spoken } from "./lib/tokens.js";
 
@@ -43,11 +44,8 @@ export function summarize(tokens) {
   return { count: losses.length, sum: all, mean: losses.length ? all / losses.length : 0 };
 }
 
-/**
- * Python's example as tokens, and what may follow them.
- * @param {any} stored
- * @returns {{ tokens: Token[], next: Alternative[] }}
- */
+/** Python's example as tokens, and what may follow them.
+ * @param {any} stored @returns {{ tokens: Token[], next: Alternative[] }} */
 export function unpack({ ids, texts, losses, alternatives, names }) {
   /** @param {number} share  rounded to none or all, it is neither */
   const own = (share) => Math.min(Math.max(share, 0.4), SHARES - 0.4) / SHARES;
@@ -62,13 +60,8 @@ export function unpack({ ids, texts, losses, alternatives, names }) {
   return { tokens, next: places.at(-1) };
 }
 
-/**
- * What a head looks at from one token, the most first.
- * @param {Looks} looks
- * @param {number} index
- * @param {number} [count]
- * @returns {{ index: number, weight: number }[]}
- */
+/** What a head looks at from one token, the most first.
+ * @param {Looks} looks @param {number} index @param {number} [count] */
 export function looksFrom({ start, tokens, weights }, index, count = 5) {
   const row = index - start;
   if (row < 0 || row >= tokens) return [];
@@ -78,11 +71,8 @@ export function looksFrom({ start, tokens, weights }, index, count = 5) {
     .slice(0, count);
 }
 
-/**
- * The pixels of a map: one color, the stronger the more weight.
- * @param {Float32Array} weights (tokens, tokens)
- * @param {number[]} color red, green, blue
- */
+/** The pixels of a map: one color, the stronger the more weight.
+ * @param {Float32Array} weights (tokens, tokens) @param {number[]} color red, green, blue */
 export function pixels(weights, color) {
   const found = new Uint8ClampedArray(4 * weights.length);
   for (let i = 0; i < weights.length; i++) {
@@ -105,10 +95,8 @@ export function bars(losses) {
 /** @param {string} shown of a token @returns {string} in words; that a space leads it is not said */
 export const inWords = (shown) => shown === "␣" ? "space" : spoken(shown.replaceAll("␣", ""));
 
-/**
- * A piece of text as it flows: spaces that lead it, and what is shown of the rest.
- * @param {string} text
- */
+/** A piece of text as it flows: spaces that lead it, and what is shown of the rest.
+ * @param {string} text */
 export function flow(text) {
   const lead = /^ *(?=[^ ])/u.exec(text)?.[0] ?? "";
   const body = text.slice(lead.length);
@@ -137,10 +125,6 @@ function faceOf(story, group) {
   faces.set(group, { ...face, of: text });
   return face;
 }
-
-/** @param {string} name @param {number | null} value */
-const formatSetting = (name, value) =>
-  value === null ? "off" : name === "top_k" ? String(value) : String(Number(value.toFixed(2)));
 
 /** @param {Story} story @param {number} at @returns {string} what stands before a place */
 function contextOf(story, at) {
@@ -172,12 +156,7 @@ function placeOf({ tokens, groups, next, chosen }) {
 // ---------------------------------------------------------------------------------------------
 // What the reader does
 
-const EXAMPLES = [
-  ["Once upon a time", "Once upon a time"],
-  ["It was a chilly Sunday.", "It was a chilly Sunday."],
-  ["To be, or not to be", "To be, or not to be"],
-  ["", "Nothing at all"],
-];
+const EXAMPLES = ["Once upon a time", "It was a chilly Sunday.", "To be, or not to be", ""];
 /** @type {Record<string, string>} */
 const PANELS = { next: "What comes next", surprise: "Surprise", attention: "Attention" };
 const NEEDED = "A map shows where a head looks from each token. It takes the model.";
@@ -210,8 +189,6 @@ class Playground {
   #follows = false; // whether the end of the text is in view, and stays there
   #focus = ""; // what gets the focus once it is drawn
   #typing = 0; // a timer
-  /** @type {Looks | null} */
-  #painted = null; // what the canvas shows
 
   /** @param {Widget} widget */
   constructor(widget) {
@@ -412,17 +389,6 @@ class Playground {
     if (paper && this.#follows) paper.scrollTop = paper.scrollHeight;
     if (this.#focus) this.find(this.#focus)?.focus();
     this.#focus = "";
-    this.#paint();
-  }
-
-  #paint() {
-    const { looks } = this.story;
-    const map = /** @type {HTMLCanvasElement | null} */ (this.find(".gptlib-pg-map"));
-    if (!looks || !map || this.#painted === looks) return;
-    this.#painted = looks;
-    const size = map.width = map.height = looks.tokens;
-    const image = new ImageData(pixels(looks.weights, BLUE), size, size);
-    map.getContext("2d")?.putImageData(image, 0, 0);
   }
 }
 
@@ -436,10 +402,6 @@ const icon = (path) =>
       <path d=${path} fill-rule="evenodd" />
     </svg>
   `;
-
-/** @param {unknown} text @param {() => void} click @param {string} [kind] */
-const button = (text, click, kind = "gptlib-button gptlib-pg-button") =>
-  html`<button type="button" class=${kind} @click=${click}>${text}</button>`;
 
 const NOWHERE = { from: -1, weightOf: (/** @type {Group} */ _) => 0 };
 
@@ -552,7 +514,9 @@ function composerView(one) {
           @input=${(/** @type {any} */ { target }) => one.type(target.value)}
           @keydown=${(/** @type {KeyboardEvent} */ event) => one.onTyped(event)}></textarea>
       </label>
-      ${button([icon(doing ? ICONS.stop : ICONS.write), one.mainWord()], () => one.act(), main)}
+      ${button([icon(doing ? ICONS.stop : ICONS.write), one.mainWord()], () => one.act(), {
+        class: main,
+      })}
     </div>
   `;
 }
@@ -566,8 +530,8 @@ function stateView(one) {
     one.begin();
   };
   const buttons = [
-    button([icon(ICONS.dice), "Another one"], another),
-    button("Start again", () => one.clear()),
+    button([icon(ICONS.dice), "Another one"], another, SMALL),
+    button("Start again", () => one.clear(), SMALL),
   ];
   const fast = (/** @type {boolean} */ on) => widget.save({ fast: on });
   return html`
@@ -579,21 +543,23 @@ function stateView(one) {
       </div>
       <div class="gptlib-pg-line">
         ${stored || !one.story.tokens.length ? nothing : buttons}
-        ${tick("Fast", Boolean(model.get("fast")), fast, { class: CHECKED })}
+        ${tick("Fast", Boolean(model.get("fast")), fast, CHECKED)}
       </div>
     </div>
     <p class="gptlib-error gptlib-pg-error" role="alert">${error}</p>
   `;
 }
 
-const CHECKED = "gptlib-switch gptlib-soft";
+const CHECKED = { class: "gptlib-switch gptlib-soft" };
+const SMALL = { class: "gptlib-button gptlib-pg-button" };
+const CHIP = { class: "gptlib-button gptlib-pg-button gptlib-pg-chip" };
 
 /** @param {Playground} one */
 function legendView({ model, widget }) {
   const color = (/** @type {boolean} */ on) => widget.save({ colored: on });
   return html`
     <div class="gptlib-soft gptlib-pg-line">
-      ${tick("Color by surprise", Boolean(model.get("colored")), color, { class: CHECKED })}
+      ${tick("Color by surprise", Boolean(model.get("colored")), color, CHECKED)}
       <span class="gptlib-pg-scale">0<span class="gptlib-pg-ramp" role="img"
         aria-label="The scale: pale for 0 nats, strong for ${HOT} and more"></span>${HOT}+ nats</span>
       <span class="gptlib-pg-look-key">
@@ -607,9 +573,7 @@ function legendView({ model, widget }) {
 // What comes next
 
 /**
- * @param {Playground} one
- * @param {Alternative} other
- * @param {number} i
+ * @param {Playground} one @param {Alternative} other @param {number} i
  * @param {Token | undefined} token that stands there
  * @param {{ still: boolean, plain: boolean }} how  whether it cannot be taken now
  */
@@ -664,8 +628,8 @@ function weighedView(one) {
   if (token && weighed.length && !listed.some(({ id }) => id === token.id)) {
     listed.push({ id: token.id, text: token.text, own: Math.exp(-(token.loss ?? 0)) });
   }
-  const { temperature, topK, topP } = session.sampling();
-  const plain = temperature === 1 && topK === null && (topP === null || topP === 1);
+  const { temperature, top_k, top_p } = samplingOf(one.model);
+  const plain = temperature === 1 && top_k === null && (top_p ?? 1) === 1;
   const how = { plain, still: Boolean(session.doing) && story.chosen < 0 };
   const back = () => {
     one.choose(-1);
@@ -676,7 +640,9 @@ function weighedView(one) {
     <div>
       <div class="gptlib-pg-place-line">
         <p class="gptlib-pg-place">${story.tokens.length ? placeWords(story) : ""}</p>
-        ${story.chosen >= 0 ? button("Back to the end", back, "gptlib-pg-link") : nothing}
+        ${story.chosen >= 0
+          ? button("Back to the end", back, { class: "gptlib-pg-link" })
+          : nothing}
       </div>
       <ul class="gptlib-pg-rows" @keydown=${(/** @type {KeyboardEvent} */ e) => one.onRowKey(e)}>
         ${listed.map((other, i) => rowView(one, other, i, token, how))}
@@ -693,7 +659,8 @@ function weighedView(one) {
 /** @param {Playground} one */
 function settingsView(one) {
   const { widget, model, session } = one;
-  const { topK: top_k, topP: top_p, temperature } = session.sampling();
+  const format = (/** @type {string} */ _, /** @type {number | null} */ value) =>
+    value === null ? "off" : String(Number(value.toFixed(2)));
   const move = (/** @type {Record<string, unknown>} */ change) => widget.save(change);
   const done = () => {
     if (!session.engine && !session.doing && session.story.tokens.length) session.wake();
@@ -702,16 +669,16 @@ function settingsView(one) {
     widget.save({ seed: value });
     widget.update();
   };
-  const how = { least: "the likeliest", format: formatSetting, move, done };
+  const how = { least: "the likeliest", format, move, done };
   return html`
     <div class="gptlib-pg-settings" role="group" aria-label="How the next token is drawn">
-      ${dials({ temperature, top_k, top_p }, how)}
+      ${dials(samplingOf(model), how)}
       <div class="gptlib-pg-line">
         <label class="gptlib-pg-line">
           <span class="gptlib-dial-name">Seed</span>
           ${seedBox(model.get("seed"), seed)}
         </label>
-        ${button([icon(ICONS.dice), "New seed"], () => one.newSeed())}
+        ${button([icon(ICONS.dice), "New seed"], () => one.newSeed(), SMALL)}
       </div>
       <div class="gptlib-soft">The same beginning, settings and seed give the same text.</div>
     </div>
@@ -744,8 +711,6 @@ function mostView(one) {
     }),
   ];
 }
-
-const CHIP = "gptlib-button gptlib-pg-button gptlib-pg-chip";
 
 /** @param {Playground} one */
 function surpriseView(one) {
@@ -801,6 +766,13 @@ function choiceView({ model, widget, radios }, name, count) {
   `;
 }
 
+/** @param {HTMLCanvasElement} canvas @param {Looks} looks */
+function paint(canvas, { tokens, weights }) {
+  canvas.width = canvas.height = tokens;
+  const image = new ImageData(pixels(weights, BLUE), tokens, tokens);
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
+}
+
 /** @param {Playground} one @param {Looks} looks */
 function mapView(one, looks) {
   const { groups } = one.story;
@@ -811,7 +783,7 @@ function mapView(one, looks) {
   const move = (/** @type {PointerEvent} */ event) =>
     one.point(one.story.groupAt(start + Math.floor(shareOf(event, true) * tokens)));
   return html`
-    <canvas class="gptlib-pg-map" width="1" height="1" role="img"
+    <canvas class="gptlib-pg-map" role="img" ${guard([looks], (map) => paint(map, looks))}
       aria-label="${name}, each looking at those before it"
       @pointermove=${move} @pointerleave=${() => one.point(-1)}></canvas>
     <span class="gptlib-pg-map-line" ?hidden=${from < 0}
@@ -832,7 +804,7 @@ function attentionView(one) {
     <div class="gptlib-pg-split">
       <div class="gptlib-pg-seen">
         <p class="gptlib-pg-words">${words}</p>
-        ${wanted ? button(`Load the model: ${one.size}`, () => session.wake()) : nothing}
+        ${wanted ? button(`Load the model: ${one.size}`, () => session.wake(), SMALL) : nothing}
       </div>
       ${looks ? html`<div class="gptlib-pg-map-box">${mapView(one, looks)}</div>` : nothing}
     </div>
@@ -842,13 +814,8 @@ function attentionView(one) {
 // ---------------------------------------------------------------------------------------------
 // All of it
 
-/**
- * What can be opened. What is inside is drawn only while it is open.
- * @param {Playground} one
- * @param {string} part
- * @param {string} note
- * @param {(one: Playground) => unknown} inside
- */
+/** What can be opened. What is inside is drawn only while it is open. @param {Playground} one
+ * @param {string} part @param {string} note @param {(one: Playground) => unknown} inside */
 function panelView(one, part, note, inside) {
   const open = one.isOpen(part);
   return html`
@@ -869,8 +836,8 @@ function layoutView(one) {
   const { count, sum: all } = summarize(one.story.tokens);
   const cost = count ? `${all.toFixed(1)} nats in ${plural(count, "token")}` : "";
   const head = `layer ${model.get("layer")}, head ${model.get("head")}`;
-  const example = (/** @type {string[]} */ [text, name]) =>
-    button(name, () => one.type(text, 0), CHIP);
+  const example = (/** @type {string} */ text) =>
+    button(text || "Nothing at all", () => one.type(text, 0), CHIP);
   return html`
     <div class="gptlib-layout" @keydown=${(/** @type {KeyboardEvent} */ e) => one.onEscape(e)}>
       <div>

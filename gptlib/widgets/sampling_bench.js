@@ -2,10 +2,20 @@
 // Python stores the logits of a few prompts; every probability is computed here.
 
 import { fromBase64 } from "./lib/bytes.js";
-import { announcer, classes, define, html, inline, live, nothing, select } from "./lib/kit.js";
+import {
+  announcer,
+  button,
+  classes,
+  define,
+  html,
+  inline,
+  live,
+  nothing,
+  select,
+} from "./lib/kit.js";
 import { formatChance, formatCount, plural } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
-import { dials, seedBox } from "./lib/sampling.js";
+import { dials, samplingOf, seedBox } from "./lib/sampling.js";
 import { label, spoken } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
@@ -116,9 +126,7 @@ export function settle(ranked, { temperature, top_k, top_p }) {
 
 /**
  * Drop what lies beyond the likeliest tokens whose probabilities add up to `top_p`.
- * @param {Float64Array} probabilities
- * @param {Float64Array} rest
- * @param {Float64Array} restCounts
+ * @param {Float64Array} probabilities @param {Float64Array} rest @param {Float64Array} restCounts
  * @param {number} top_p
  */
 function cut(probabilities, rest, restCounts, top_p) {
@@ -131,9 +139,8 @@ function cut(probabilities, rest, restCounts, top_p) {
   }
   for (let i = 0; i < rest.length; i++) {
     const each = rest[i] / (restCounts[i] || 1);
-    const kept = each > 0
-      ? Math.min(Math.max(Math.ceil((goal - before) / each), 0), restCounts[i])
-      : 0;
+    const wanted = each > 0 ? Math.max(Math.ceil((goal - before) / each), 0) : 0;
+    const kept = Math.min(wanted, restCounts[i]);
     before += rest[i];
     restCounts[i] = kept;
     rest[i] = kept * each;
@@ -153,9 +160,7 @@ export function random(seed) {
 
 /**
  * Draw tokens. The same seed draws the same tokens, and more draws begin with the same ones.
- * @param {Drawn} drawn
- * @param {number} count
- * @param {number} seed
+ * @param {Drawn} drawn @param {number} count @param {number} seed
  * @returns {Uint32Array} their ranks; one more than the last rank stands for all others
  */
 export function draw({ probabilities }, count, seed) {
@@ -278,12 +283,6 @@ class Bench {
     return id === undefined ? "⟨another⟩" : this.nameOf(id);
   }
 
-  /** @returns {Settings} */
-  settings() {
-    const [top_k, top_p] = [this.model.get("top_k") ?? null, this.model.get("top_p") ?? null];
-    return { temperature: this.model.get("temperature"), top_k, top_p };
-  }
-
   draws() {
     return Math.min(this.model.get("draws") ?? 0, MOST_DRAWS);
   }
@@ -307,14 +306,13 @@ class Bench {
     if (asked !== this.#asked) {
       [this.#asked, this.late] = [asked, false];
       clearTimeout(this.#waiting);
-      if (asked) this.#waiting = window.setTimeout(() => this.wait(), 3000);
+      const wait = () => {
+        this.late = true;
+        this.widget.update();
+      };
+      if (asked) this.#waiting = window.setTimeout(wait, 3000);
     }
     return benchView(this);
-  }
-
-  wait() {
-    this.late = true;
-    this.widget.update();
   }
 
   /** After it is drawn. */
@@ -357,7 +355,7 @@ class Bench {
   change(change) {
     this.widget.save(change);
     this.adopt();
-    const { possible, entropy, probabilities } = settle(this.seen.ranked, this.settings());
+    const { possible, entropy, probabilities } = settle(this.seen.ranked, samplingOf(this.model));
     const best = `${spoken(this.nameAt(0))} ${formatChance(probabilities[0])}`;
     const words = `${formatCount(possible)} tokens possible, entropy ${entropy.toFixed(2)} nats`;
     this.say(`${words}; ${best}.`, 600);
@@ -386,7 +384,7 @@ class Bench {
   draw(more) {
     const count = Math.min(this.draws() + more, MOST_DRAWS);
     this.widget.save({ draws: count });
-    const ranks = draw(settle(this.seen.ranked, this.settings()), count, this.seed());
+    const ranks = draw(settle(this.seen.ranked, samplingOf(this.model)), count, this.seed());
     const name = spoken(this.nameAt(ranks[count - 1]));
     this.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
   }
@@ -414,13 +412,6 @@ class Bench {
 // ---------------------------------------------------------------------------------------------
 // Drawing
 
-/** @param {unknown} text @param {() => void} click @param {Record<string, unknown>} [more] */
-const button = (text, click, { kind = "", disabled = false, pressed = nothing } = {}) =>
-  html`
-    <button type="button" class=${`gptlib-button ${kind}`.trim()} ?disabled=${disabled}
-      aria-pressed=${pressed} @click=${click}>${text}</button>
-  `;
-
 /** @param {Bench} one */
 function choiceView(one) {
   const { live: typed, model, seen } = one;
@@ -428,13 +419,9 @@ function choiceView(one) {
   const stored = model.get("stored");
   if (stored.length < 2) return nothing;
   const at = stored.indexOf(seen.stored);
-  const options = stored.map((
-    { text, added },
-    i,
-  ) => /** @type {[string, string]} */ ([
-    String(i),
-    shorten(quote(text + (added.length ? " …" : ""))),
-  ]));
+  const titles = stored.map(({ text, added }) => text + (added.length ? " …" : ""));
+  /** @type {[string, string][]} */
+  const options = titles.map((text, i) => [String(i), shorten(quote(text))]);
   if (at < 0) options.push([String(stored.length), "Your own"]);
   const choose = (/** @type {string} */ value) => {
     const chosen = stored[Number(value)];
@@ -475,12 +462,12 @@ function promptView(one) {
 
 /** @param {Bench} one */
 function controlsView(one) {
-  const settings = one.settings();
+  const settings = samplingOf(one.model);
   const presets = PRESETS.map(({ name, ...preset }) => {
     const pressed = Object.entries(settings).every(([key, value]) =>
       /** @type {any} */ (preset)[key] === value
     );
-    return button(name, () => one.change(preset), { pressed: String(pressed) });
+    return button(name, () => one.change(preset), { pressed });
   });
   const move = (/** @type {Record<string, unknown>} */ change) => one.change(change);
   return html`
@@ -590,7 +577,9 @@ function figureView(one, drawn, ranks) {
       <div class="gptlib-sb-after">
         <span class="gptlib-soft">What comes after</span>
         <span class="gptlib-sb-context">${after}</span>
-        ${back ? button("Take it back", () => one.takeBack(), { kind: "gptlib-sb-back" }) : nothing}
+        ${back
+          ? button("Take it back", () => one.takeBack(), { class: "gptlib-button gptlib-sb-back" })
+          : nothing}
       </div>
       ${one.live
         ? html`<p class="gptlib-soft">Choose a token to add it to the prompt.</p>`
@@ -625,6 +614,8 @@ function factsView({ seen: { plain, stored } }, { possible, share, entropy }) {
   );
 }
 
+const MAIN = "gptlib-button gptlib-sb-main";
+
 /** @param {Bench} one @param {Uint32Array} ranks that were drawn */
 function drawsView(one, ranks) {
   const count = ranks.length;
@@ -640,7 +631,7 @@ function drawsView(one, ranks) {
   return html`
     <div class="gptlib-sb-draws" role="group" aria-label="Draws">
       <div class="gptlib-bar">
-        ${button("Draw a token", () => one.draw(1), { kind: "gptlib-sb-main", disabled: full })}
+        ${button("Draw a token", () => one.draw(1), { class: MAIN, disabled: full })}
         ${button("Draw 100", () => one.draw(100), { disabled: full })}
         ${button("Reset", () => one.reset(), { disabled: count === 0 })}
         <label>Seed ${seedBox(one.seed(), seed)}</label>
@@ -655,7 +646,7 @@ function drawsView(one, ranks) {
 
 /** @param {Bench} one */
 function benchView(one) {
-  const drawn = settle(one.seen.ranked, one.settings());
+  const drawn = settle(one.seen.ranked, samplingOf(one.model));
   const ranks = draw(drawn, one.draws(), one.seed());
   return html`
     <div class="gptlib-layout">

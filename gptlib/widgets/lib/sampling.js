@@ -3,7 +3,15 @@
 import { entry, html, slider } from "./kit.js";
 import { range } from "./numbers.js";
 
+/** @import { Model } from "./types.d.ts" */
 /** @typedef {{ temperature: number, top_k: number | null, top_p: number | null }} Settings */
+
+/** @param {Model} model @returns {Settings} as its traits say */
+export const samplingOf = (model) => ({
+  temperature: model.get("temperature"),
+  top_k: model.get("top_k") ?? null,
+  top_p: model.get("top_p") ?? null,
+});
 
 /** Where the sliders stop; null is off. @type {Record<string, (number | null)[]>} */
 export const STOPS = {

@@ -6,6 +6,7 @@
 import { openModel } from "./engine.js";
 import { announcer, onFrame } from "./kit.js";
 import { plural } from "./numbers.js";
+import { samplingOf } from "./sampling.js";
 import { labelOfText } from "./tokens.js";
 
 /** @import { Widget } from "./kit.js" */
@@ -32,9 +33,7 @@ export function seedAt(seed, index) {
 
 /**
  * Put a token into the last group, if that one waits for the rest of a character, or a new one.
- * @param {Group[]} groups
- * @param {string} text what the token completes
- * @param {number} index
+ * @param {Group[]} groups @param {string} text what the token completes @param {number} index
  * @param {boolean} whole whether it stands for itself, as the end-of-text token does
  */
 export function addToGroups(groups, text, index, whole = false) {
@@ -145,11 +144,8 @@ export class Story {
   }
 }
 
-/**
- * Wait, but no longer than until the signal comes, and not at all in a page that nobody sees.
- * @param {number} ms
- * @param {AbortSignal} signal
- */
+/** Wait, but no longer than until the signal comes, and not at all in a page that nobody sees.
+ * @param {number} ms @param {AbortSignal} signal */
 function pause(ms, signal) {
   return new Promise((resolve) => {
     if (ms <= 0 || signal.aborted || document.hidden) return resolve(null);
@@ -163,10 +159,8 @@ function pause(ms, signal) {
   });
 }
 
-/**
- * A function that runs another one, one at a time: what is asked for meanwhile runs once, later.
- * @param {() => Promise<void>} run
- */
+/** Runs a function one at a time: what is asked for meanwhile runs once, later.
+ * @param {() => Promise<void>} run */
 function coalesced(run) {
   let running = false;
   let again = false;
@@ -223,8 +217,8 @@ export class Session {
   }
 
   sampling() {
-    const [topK, topP] = [this.model.get("top_k") ?? null, this.model.get("top_p") ?? null];
-    return { temperature: this.model.get("temperature"), topK, topP };
+    const { temperature, top_k: topK, top_p: topP } = samplingOf(this.model);
+    return { temperature, topK, topP };
   }
 
   /** @param {string} words */
@@ -241,33 +235,22 @@ export class Session {
     this.changed();
   }
 
-  /** The model, loaded once. */
-  #open() {
-    if (this.#opening) return this.#opening;
-    this.#load = new AbortController();
+  /** Wait for the model, which is loaded once, or until the signal comes.
+   * @param {AbortSignal} signal */
+  async #open(signal) {
+    const words = "It takes more than 10 seconds. Still waiting.";
+    const slow = window.setTimeout(() => this.tell(words), 10_000);
     const progress = (/** @type {{ loaded: number }} */ { loaded }) => {
       this.arrived = loaded;
       this.changed();
     };
-    const own = openModel(this.model, progress, this.#load.signal).then(
-      (found) => (this.engine = found),
-      (error) => {
-        if (this.#opening === own) [this.#opening, this.arrived] = [null, 0];
-        throw error;
-      },
-    );
-    return (this.#opening = own);
-  }
-
-  /** Wait for the model, or until the signal comes. @param {AbortSignal} signal */
-  async #opened(signal) {
-    const words = "It takes more than 10 seconds. Still waiting.";
-    const slow = window.setTimeout(() => this.tell(words), 10_000);
+    this.#opening ??= openModel(this.model, progress, this.#load.signal)
+      .then((found) => this.engine = found);
     const aborted = new Promise((resolve) => signal.addEventListener("abort", resolve));
     try {
-      await Promise.race([this.#open(), aborted]);
+      await Promise.race([this.#opening, aborted]);
     } finally {
-      window.clearTimeout(slow);
+      clearTimeout(slow);
     }
   }
 
@@ -283,7 +266,7 @@ export class Session {
     [this.retry, this.error] = [null, ""];
     try {
       this.#turn(this.engine ? "reading" : "loading");
-      if (!this.engine) await this.#opened(signal);
+      if (!this.engine) await this.#open(signal);
       if (!signal.aborted) await this.#feed(read(), signal);
       if (!signal.aborted) await work(signal);
     } catch (error) {
@@ -313,11 +296,12 @@ export class Session {
     const message = String(error?.message ?? error).replace(/[.\s]*$/, ".");
     const clear = error?.code || message.startsWith("The model");
     this.error = clear ? message : `The model does not start: ${message}`;
-    if (!error?.code || error.code === "worker") this.#unload();
+    if (!this.engine || !error?.code || error.code === "worker") this.#unload();
   }
 
   #unload() {
     this.#load.abort();
+    this.#load = new AbortController();
     this.engine = this.#opening = null;
     this.arrived = 0;
   }
@@ -389,11 +373,8 @@ export class Session {
     );
   }
 
-  /**
-   * The losses from a place on, as the model finds them.
-   * @param {number} from
-   * @param {(index: number, loss: number) => void} take
-   */
+  /** The losses from a place on, as the model finds them.
+   * @param {number} from @param {(index: number, loss: number) => void} take */
   async #losses(from, take) {
     const ids = this.story.ids(from);
     await this.engine.ask("losses", { ids }, (/** @type {any} */ part) => {
@@ -420,7 +401,10 @@ export class Session {
       const [index, before] = [story.tokens.length, story.start];
       const how = { count: 1, seed: seedAt(this.seed, index), sampling: this.sampling() };
       await this.engine.ask("continue", how, (/** @type {any} */ part) => {
-        if (!signal.aborted && part.type === "token") this.#add(part);
+        if (signal.aborted || part.type !== "token") return;
+        story.add(part);
+        this.attend();
+        this.changed();
       });
       if (signal.aborted || story.tokens.length === index) return;
       if (story.tokens[index].loss === null) await this.#settleLoss(index, before);
@@ -432,18 +416,8 @@ export class Session {
     this.tell(this.story.ended() ? "The story has ended." : `${plural(MOST, "token")} written.`);
   }
 
-  /** @param {any} part what the worker has written */
-  #add(part) {
-    this.story.add(part);
-    this.attend();
-    this.changed();
-  }
-
-  /**
-   * The loss of a token that was not among the likeliest ones.
-   * @param {number} index
-   * @param {number} before where the view began when it was written
-   */
+  /** The loss of a token that was not among the likeliest ones.
+   * @param {number} index @param {number} before where the view began when it was written */
   async #settleLoss(index, before) {
     const { story, engine } = this;
     const token = story.tokens[index];
