@@ -62,12 +62,11 @@ class CausalSelfAttention(nn.Module):
         self.projection = nn.Linear(config.emb_dim, config.emb_dim)
         self.dropout = nn.Dropout(config.drop_rate)
 
-    def split_heads(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def split_heads(self, x: Tensor) -> tuple[Tensor, ...]:
         """Return the queries, keys and values of all heads, each ``(B, H, T, D)``."""
         fused = self.query_key_value(x)  # (B, T, 3C)
         heads = fused.unflatten(-1, (3, self.n_heads, -1))  # (B, T, 3, H, D)
-        queries, keys, values = heads.permute(2, 0, 3, 1, 4)  # (B, H, T, D), three times
-        return queries, keys, values
+        return heads.permute(2, 0, 3, 1, 4).unbind()  # queries, keys, values: (B, H, T, D)
 
     def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         queries, keys, values = self.split_heads(x)  # (B, H, T, D)
@@ -157,16 +156,14 @@ class GPT(nn.Module):
         initialize(self, generator)
 
     def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
-        x = self.residual(ids, cache)  # (B, T, C)
-        return self.output_head(self.final_norm(x))  # (B, T, V)
+        return self.output_head(self.final_norm(self.residual(ids, cache)))  # (B, T, V)
 
     def residual(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
         """Return the residual stream after the last block, ``(B, T, C)``."""
         check_ids(ids, self.config)
         start = cache.length if cache else 0
         positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
-        x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
-        x = self.dropout(x)
+        x = self.dropout(self.token_embedding(ids) + self.position_embedding(positions))
         for i, block in enumerate(self.blocks):
             x = block(x, attend=cache.layer(i)) if cache else block(x)  # (B, T, C)
         return x

@@ -23,8 +23,8 @@ OWN = [name for name in MODULES if name != VENDORED]
 STYLES = sorted(path.relative_to(FOLDER).as_posix() for path in FOLDER.rglob("*.css"))
 WIDGETS = [name.removesuffix(".js") for name in OWN if "/" not in name]
 SENT = 60_000  # bytes of what one instance of a widget sends to a notebook, at most
-JAVASCRIPT = 11_500  # lines in all, with blank ones and comments; see CONTRIBUTING.md
-CSS = 4_900
+JAVASCRIPT = 11_700  # lines in all, with blank ones and comments; see CONTRIBUTING.md
+CSS = 4_950
 
 
 def source(name: str) -> str:

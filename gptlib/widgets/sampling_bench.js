@@ -13,7 +13,7 @@ import {
   nothing,
   select,
 } from "./lib/kit.js";
-import { formatChance, formatCount, plural } from "./lib/numbers.js";
+import { formatChance, formatCount, plural, sum } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
 import { dials, samplingOf, seedBox } from "./lib/sampling.js";
 import { label, spoken } from "./lib/tokens.js";
@@ -83,14 +83,11 @@ export function decode(stored) {
 function soften({ depths, counts, means }, temperature) {
   const kept = depths.map((depth) => Math.exp(-depth / temperature));
   const rest = counts.map((count, i) => count * Math.exp(-means[i] / temperature));
-  const sum = total(kept) + total(rest);
-  for (let i = 0; i < kept.length; i++) kept[i] /= sum;
-  for (let i = 0; i < rest.length; i++) rest[i] /= sum;
+  const all = sum(kept) + sum(rest);
+  for (let i = 0; i < kept.length; i++) kept[i] /= all;
+  for (let i = 0; i < rest.length; i++) rest[i] /= all;
   return { kept, rest };
 }
-
-/** @param {Float64Array} values */
-const total = (values) => values.reduce((all, value) => all + value, 0);
 
 /**
  * What the next token is drawn from, as gptlib.generation.next_probabilities computes it.
@@ -106,16 +103,16 @@ export function settle(ranked, { temperature, top_k, top_p }) {
     restCounts.fill(0);
   }
   if (top_p !== null && top_p < 1) cut(probabilities, rest, restCounts, top_p);
-  const sum = total(probabilities) + total(rest);
+  const all = sum(probabilities) + sum(rest);
   let [possible, share, entropy] = [0, 0, 0];
   for (let i = 0; i < probabilities.length && probabilities[i] > 0; i++) {
-    const p = (probabilities[i] /= sum);
+    const p = (probabilities[i] /= all);
     possible += 1;
     share += ranked.own[i];
     entropy -= p * Math.log(p);
   }
   for (let i = 0; i < rest.length && rest[i] > 0; i++) {
-    const p = (rest[i] /= sum);
+    const p = (rest[i] /= all);
     possible += restCounts[i];
     share += (ranked.ownRest[i] * restCounts[i]) / ranked.counts[i];
     entropy -= p * Math.log(p / restCounts[i]);
@@ -130,7 +127,7 @@ export function settle(ranked, { temperature, top_k, top_p }) {
  * @param {number} top_p
  */
 function cut(probabilities, rest, restCounts, top_p) {
-  const goal = top_p * (total(probabilities) + total(rest));
+  const goal = top_p * (sum(probabilities) + sum(rest));
   let before = 0;
   for (let i = 0; i < probabilities.length; i++) {
     const p = probabilities[i];

@@ -72,5 +72,9 @@ export const tidy = (value) => Number(value.toPrecision(12));
 export const range = (from, to, step) =>
   Array.from({ length: Math.round((to - from) / step) + 1 }, (_, i) => tidy(from + i * step));
 
-/** @param {number[]} values @returns {number} */
-export const sum = (values) => values.reduce((all, value) => all + value, 0);
+/** @param {Iterable<number>} values @returns {number} */
+export function sum(values) {
+  let all = 0;
+  for (const value of values) all += value;
+  return all;
+}
