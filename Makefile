@@ -14,8 +14,8 @@ book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
 
 help:  ## list what make can do
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/\1|\2/p' Makefile | \
-		while IFS='|' read -r name does; do printf 'make %-12s%s\n' "$$name" "$$does"; done
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1|\2/p' Makefile | \
+		while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
 
 # PyTorch's idle threads spin while they wait, and would take the cores from the other process.
 PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
@@ -27,13 +27,13 @@ test: .venv/.complete lint book  ## everything that CI runs
 	@$(PYTEST)
 
 # The same in three parts, which CI runs side by side.
-test-unit: .venv/.complete lint
+test-unit: .venv/.complete lint  ## a part of make test: style, types, unit tests
 	@$(PYTEST) tests --ignore=tests/browser
 
-test-notebooks: .venv/.complete
+test-notebooks: .venv/.complete  ## a part of make test: every notebook
 	@$(PYTEST) notebooks
 
-test-browser: .venv/.complete book
+test-browser: .venv/.complete book  ## a part of make test: the widgets and the site in Chromium
 	@$(PYTEST) tests/browser
 
 nightly: .venv/.complete book  ## the tests that take minutes, and every committed asset judged anew

@@ -27,7 +27,7 @@ from IPython.core.formatters import DisplayFormatter
 from playwright.sync_api import Page, sync_playwright
 
 from gptlib import stories, tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib.activations import attention_maps
 from gptlib.config import FAMILY
 from gptlib.model import GPT
 from gptlib.widgets import AttentionMap, attention_map, page

@@ -2,10 +2,10 @@
 
 Run: python benchmarks/distributed.py [--pairs 5] [--steps 20] [--batch-size 32] [--sharding ddp]
 
-Both train on the same batches with gptlib.distributed under torchrun, through Gloo: one process
-takes all rows, each of two half of them. They take turns, and each turn gives one ratio, so that
-what slows the machine for a while slows both. A run's speed is the median over its steps, without
-the first few. Printed are the speeds, their ratio in each turn, and the median ratio.
+Both train on the same batches with gptlib.training.distributed under torchrun, through Gloo: one
+process takes all rows, each of two half of them. They take turns, and each turn gives one ratio, so
+that what slows the machine for a while slows both. A run's speed is the median over its steps,
+without the first few. Printed are the speeds, their ratio in each turn, and the median ratio.
 """
 
 import argparse
@@ -21,9 +21,9 @@ import torch.distributed as dist
 
 from gptlib.config import FAMILY
 from gptlib.data import WindowBatches
-from gptlib.distributed import joined, train_distributed
 from gptlib.model import GPT
 from gptlib.training import TrainingConfig
+from gptlib.training.distributed import joined, train_distributed
 
 MINI = replace(FAMILY["mini"], drop_rate=0.0)
 WARM_UP = 3

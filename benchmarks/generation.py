@@ -26,13 +26,14 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+from fast_generation import FastReader, RowProducts, by_columns
 from model import seconds, summary, transformers_gpt2
 from torch import Tensor, nn
 from transformers import __version__
 
 from gptlib.config import GPTConfig
-from gptlib.fast_generation import FastReader, RowProducts, by_columns
-from gptlib.generation import KVCache, Reader, generate, next_logits
+from gptlib.generation import Reader, generate, next_logits
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 
 Way = Callable[[], object]

@@ -23,7 +23,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gptlib import accounting
 from gptlib.config import FAMILY, GPTConfig
-from gptlib.generation import KVCache
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 from gptlib.training import cross_entropy
 

@@ -24,12 +24,8 @@ from transformers import GPT2Config, GPT2LMHeadModel, __version__
 
 from gptlib.config import FAMILY
 from gptlib.model import GPT
-from gptlib.training import (
-    TrainingConfig,
-    compute_gradients,
-    computes_bfloat16,
-    parameter_groups,
-)
+from gptlib.training import TrainingConfig, compute_gradients, parameter_groups
+from gptlib.training.loop import computes_bfloat16
 
 Step = Callable[[Tensor, Tensor], object]
 

@@ -56,6 +56,8 @@ def block_parameters(config: GPTConfig) -> dict[str, int]:
 
     Every linear layer has a bias, except that ``qkv_bias=False`` leaves out the biases of the
     query, key and value projections. A layer norm has a scale and a shift for each channel.
+
+    Built in chapter 4.
     """
     c = config.emb_dim
     return {
@@ -71,6 +73,8 @@ def parameters(config: GPTConfig) -> dict[str, int]:
 
     The components of the ``n_layers`` blocks are added up over all blocks. A tied output head
     has no parameters of its own: it is the token embedding's matrix, used a second time.
+
+    Built in chapter 4.
     """
     counts = {
         "token_embedding": config.vocab_size * config.emb_dim,

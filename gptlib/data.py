@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from tiktoken import Encoding
 from torch import Tensor
 
-from gptlib import cache as caches
+from gptlib.downloads import files
 
 #: The target of a position that holds no text, only padding. The loss leaves it out.
 IGNORED = -100
@@ -49,6 +49,8 @@ def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tu
     window that would run past the end of the stream is left out.
 
     Raises ``ValueError`` if a length is below 1 or the stream is too short for one window.
+
+    Built in chapter 2.
     """
     stream = torch.as_tensor(ids)
     if context_length < 1 or stride < 1:
@@ -112,10 +114,10 @@ def file_stream(path: str | Path, encoding: Encoding, cache: str | Path | None =
     path = _checked(path)
     if path.stat().st_size < LARGE_FILE:
         return torch.from_numpy(np.concatenate(list(_encoded(path, encoding))))
-    folder = caches.prepare(cache)
+    folder = files.prepare(cache)
     tokens = folder / f"tokens-{_digest(path, encoding)}.int32"
     if not _is_whole(tokens, _end_of_text(encoding)):
-        with caches.writing(tokens) as file:
+        with files.writing(tokens) as file:
             for ids in _encoded(path, encoding):
                 file.write(ids.data)
     size = tokens.stat().st_size // np.dtype(np.int32).itemsize

@@ -4,14 +4,11 @@ Shapes: ``B`` texts written at once, ``T`` tokens, ``C`` channels, ``H`` heads, 
 one head, ``V`` vocabulary.
 """
 
-# To mypy, a block out of an nn.ModuleList is any module, and its parts may be tensors.
-# mypy: disable-error-code="union-attr,operator"
-
 from __future__ import annotations
 
 import codecs
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
@@ -20,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from gptlib.config import GPTConfig
-from gptlib.model import GPT, check_ids
+from gptlib.kv_cache import KVCache
+from gptlib.model import GPT, check_ids, in_mode
 
 
 def next_probabilities(
@@ -38,6 +35,8 @@ def next_probabilities(
     with the same logit, the one with the smaller id counts as the likelier.
 
     Raises ``ValueError`` for what :func:`check_sampling` and :func:`check_logits` refuse.
+
+    Built in chapter 5.
     """
     check_sampling(temperature, top_k, top_p)
     check_logits(logits)
@@ -68,7 +67,7 @@ def sample_next(
     """Draw the next token of each text from its logits ``(B, V)``; return the ids ``(B,)``.
 
     See :func:`next_probabilities` for what the numbers do, and for the errors. At temperature 0
-    nothing is drawn: it is the argmax.
+    nothing is drawn: it is the argmax. Built in chapter 5.
     """
     probabilities = next_probabilities(logits, temperature, top_k, top_p)  # (B, V)
     if temperature == 0:
@@ -103,45 +102,14 @@ def check_logits(logits: Tensor) -> None:
         )
 
 
-class KVCache:
-    """The keys and values of the tokens read so far, in every layer, with room for the context.
-
-    ``like`` is a tensor of the type and on the device that they shall have.
-    """
-
-    def __init__(self, config: GPTConfig, like: Tensor, batch_size: int) -> None:
-        shape = (batch_size, config.n_heads, config.context_length, config.head_dim)
-        self.length = 0
-        self.keys = [like.new_zeros(shape) for _ in range(config.n_layers)]
-        self.values = [like.new_zeros(shape) for _ in range(config.n_layers)]
-
-    def extend(self, layer: int, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
-        """Add the new tokens' ``(B, H, T, D)`` in a layer; return those of all tokens so far."""
-        end = self.length + keys.shape[2]
-        self.keys[layer][:, :, self.length : end] = keys
-        self.values[layer][:, :, self.length : end] = values
-        return self.keys[layer][:, :, :end], self.values[layer][:, :, :end]
-
-
 def next_logits(model: GPT, ids: Tensor, cache: KVCache) -> Tensor:
     """Read ids ``(B, T)`` that follow those in the cache; return the logits ``(B, V)`` after them.
 
-    They are the model's own at the last position, in evaluation mode, without reading the earlier
-    ids again. The cache must have room for ``T`` more tokens.
+    They are the model's own at the last position, without reading the earlier ids again. The cache
+    must have room for ``T`` more tokens. Built in chapter 5.
     """
-    end = cache.length + ids.shape[1]
-    positions = torch.arange(cache.length, end, device=ids.device)  # (T,)
-    x = model.token_embedding(ids) + model.position_embedding(positions)  # (B, T, C)
-    seen = torch.arange(end, device=ids.device) <= positions[:, None]  # (T, end)
-    mask = seen if ids.shape[1] > 1 else None  # one new token alone sees them all
-    for layer, block in enumerate(model.blocks):
-        queries, keys, values = block.attention.split_heads(block.norm_1(x))  # (B, H, T, D)
-        keys, values = cache.extend(layer, keys, values)  # (B, H, end, D)
-        context = functional.scaled_dot_product_attention(queries, keys, values, mask)
-        x = x + block.attention.projection(context.transpose(1, 2).flatten(2))  # (B, T, C)
-        x = x + block.feed_forward(block.norm_2(x))  # (B, T, C)
-    cache.length = end
-    return model.output_head(model.final_norm(x[:, -1:]))[:, 0]  # (B, V)
+    x = model.residual(ids, cache)[:, -1:]  # (B, 1, C)
+    return model.output_head(model.final_norm(x))[:, 0]  # (B, V)
 
 
 #: What can stand for :func:`next_logits` in :func:`generate`.
@@ -199,8 +167,10 @@ def _generate(
     cache = KVCache(model.config, model.token_embedding.weight, len(ids))
     ids = unread = in_view(ids, model.config.context_length)  # (B, T)
     ended = torch.zeros(len(ids), dtype=torch.bool, device=ids.device)  # (B,)
+    parts = list(model.modules())  # once: to walk through them takes long beside one token
     for _ in range(max_new_tokens):
-        with _evaluating(model):
+        trains = any(part.training for part in parts)
+        with in_mode(model, training=False) if trains else nullcontext(), torch.no_grad():
             logits = reader(model, unread, cache) if reader else model(ids)[:, -1]  # (B, V)
         token = draw(logits)  # (B,)
         if stop is not None:
@@ -221,20 +191,6 @@ def in_view(ids: Tensor, context_length: int) -> Tensor:
     if ids.shape[1] <= context_length:
         return ids
     return ids[:, -max(1, context_length // 2) :]
-
-
-@contextmanager
-def _evaluating(model: GPT) -> Iterator[None]:
-    """Put the model in evaluation mode for a moment, and keep nothing for a backward pass."""
-    was_training = model.training
-    if was_training:
-        model.eval()
-    try:
-        with torch.no_grad():
-            yield
-    finally:
-        if was_training:
-            model.train()
 
 
 def write(

@@ -8,18 +8,23 @@ head, ``V`` vocabulary, ``L`` layers. The architecture is that of Radford et al.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from gptlib.config import GPTConfig
+from gptlib.kv_cache import Attend, KVCache
 
 
 class LayerNorm(nn.Module):
     """Bring each vector to mean 0 and variance 1, then scale and shift its channels.
 
     Maps ``(..., C)`` to ``(..., C)``. Ba, Kiros and Hinton (2016); the variance is the biased one.
+
+    Built in chapter 4.
     """
 
     def __init__(self, emb_dim: int, eps: float = 1e-5) -> None:
@@ -35,7 +40,7 @@ class LayerNorm(nn.Module):
 class GELU(nn.Module):
     """The Gaussian error linear unit in its tanh form, which GPT-2 uses; keeps the shape.
 
-    Hendrycks and Gimpel (2016), section 2.
+    Hendrycks and Gimpel (2016), section 2. Built in chapter 4.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -45,7 +50,8 @@ class GELU(nn.Module):
 class CausalSelfAttention(nn.Module):
     """Masked multi-head attention: each position gathers from itself and those before it.
 
-    Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2.
+    Maps ``(B, T, C)`` to ``(B, T, C)``. Vaswani et al. (2017), section 3.2. Whoever calls it may
+    bring another way to ``attend``: a model that writes with a cache does. Built in chapter 3.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -63,12 +69,15 @@ class CausalSelfAttention(nn.Module):
         queries, keys, values = heads.permute(2, 0, 3, 1, 4)  # (B, H, T, D), three times
         return queries, keys, values
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
         queries, keys, values = self.split_heads(x)  # (B, H, T, D)
         drop_rate = self.drop_rate if self.training else 0.0
-        context = functional.scaled_dot_product_attention(
-            queries, keys, values, dropout_p=drop_rate, is_causal=True
-        )  # (B, H, T, D)
+        if attend is None:
+            context = functional.scaled_dot_product_attention(
+                queries, keys, values, dropout_p=drop_rate, is_causal=True
+            )  # (B, H, T, D)
+        else:
+            context = attend(queries, keys, values)  # (B, H, T, D)
         joined = context.transpose(1, 2).flatten(2)  # (B, T, C)
         return self.dropout(self.projection(joined))
 
@@ -76,7 +85,7 @@ class CausalSelfAttention(nn.Module):
 class FeedForward(nn.Module):
     """Two linear layers with a GELU between them, applied to each position alone.
 
-    Maps ``(..., C)`` to ``(..., C)``, through ``4 * C`` channels.
+    Maps ``(..., C)`` to ``(..., C)``, through ``4 * C`` channels. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -94,7 +103,7 @@ class FeedForward(nn.Module):
 class TransformerBlock(nn.Module):
     """Attention, then the feed-forward network, each with a norm before it and a shortcut around.
 
-    Maps ``(B, T, C)`` to ``(B, T, C)``.
+    Maps ``(B, T, C)`` to ``(B, T, C)``. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig) -> None:
@@ -104,15 +113,15 @@ class TransformerBlock(nn.Module):
         self.norm_2 = LayerNorm(config.emb_dim)
         self.feed_forward = FeedForward(config)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = x + self.attention(self.norm_1(x))
+    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
+        x = x + self.attention(self.norm_1(x), attend=attend)
         return x + self.feed_forward(self.norm_2(x))
 
 
 class OutputHead(nn.Module):
     """One logit for each entry of the vocabulary, from a tied or a matrix of its own; no bias.
 
-    Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017).
+    Maps ``(B, T, C)`` to ``(B, T, V)``. Press and Wolf (2017). Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, token_embedding: nn.Embedding) -> None:
@@ -132,7 +141,8 @@ class GPT(nn.Module):
     """GPT-2: maps token ids ``(B, T)`` to the logits ``(B, T, V)`` of each next token.
 
     It starts with GPT-2's random weights, drawn from ``generator`` (see :func:`initialize`), in
-    training mode. Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses.
+    training mode. With a ``cache``, the ids follow those that are in it, and are added to it.
+    Calling it raises ``ValueError`` for ids that :func:`check_ids` refuses. Built in chapter 4.
     """
 
     def __init__(self, config: GPTConfig, generator: torch.Generator | None = None) -> None:
@@ -146,14 +156,20 @@ class GPT(nn.Module):
         self.output_head = OutputHead(config, self.token_embedding)
         initialize(self, generator)
 
-    def forward(self, ids: Tensor) -> Tensor:
+    def forward(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        x = self.residual(ids, cache)  # (B, T, C)
+        return self.output_head(self.final_norm(x))  # (B, T, V)
+
+    def residual(self, ids: Tensor, cache: KVCache | None = None) -> Tensor:
+        """Return the residual stream after the last block, ``(B, T, C)``."""
         check_ids(ids, self.config)
-        positions = torch.arange(ids.shape[1], device=ids.device)  # (T,)
+        start = cache.length if cache else 0
+        positions = torch.arange(start, start + ids.shape[1], device=ids.device)  # (T,)
         x = self.token_embedding(ids) + self.position_embedding(positions)  # (B, T, C)
         x = self.dropout(x)
-        for block in self.blocks:
-            x = block(x)  # (B, T, C)
-        return self.output_head(self.final_norm(x))  # (B, T, V)
+        for i, block in enumerate(self.blocks):
+            x = block(x, attend=cache.layer(i)) if cache else block(x)  # (B, T, C)
+        return x
 
 
 def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
@@ -162,7 +178,7 @@ def initialize(model: GPT, generator: torch.Generator | None = None) -> None:
     Weights are normal around 0 with standard deviation 0.02, those of the position embedding 0.01
     (OpenAI's ``model.py``). Projections that end in a shortcut are smaller by the square root of
     their number, ``2 * n_layers`` (Radford et al., 2019, section 2.3). Biases and shifts are 0,
-    scales 1.
+    scales 1. Built in chapter 4.
     """
     for name, parameter in model.named_parameters():
         std = 0.01 if name == "position_embedding.weight" else 0.02
@@ -181,6 +197,8 @@ def check_ids(ids: Tensor, config: GPTConfig) -> None:
 
     The numbers themselves are looked at only on the CPU, and not in a compiled model. To read one
     back from an accelerator would make the processor wait for it, at every training step.
+
+    Built in chapter 4.
     """
     if not isinstance(ids, Tensor) or ids.dtype not in (torch.int64, torch.int32):
         kind = ids.dtype if isinstance(ids, Tensor) else type(ids).__name__
@@ -198,3 +216,19 @@ def check_ids(ids: Tensor, config: GPTConfig) -> None:
                 f"ids must be from 0 to vocab_size - 1 = {config.vocab_size - 1:,}, "
                 f"not {low if low < 0 else high:,}"
             )
+
+
+@contextmanager
+def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
+    """Put a model into training or evaluation mode, and then each of its parts back into its own.
+
+    A part may have another mode than the model, as one that is not to be trained any more has.
+    """
+    others = [part for part in model.modules() if part.training != training]
+    if others:
+        model.train(training)
+    try:
+        yield
+    finally:
+        for part in others:
+            part.training = not training

@@ -26,8 +26,8 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gptlib import hub
 from gptlib.config import FAMILY, GPTConfig
+from gptlib.downloads import hub
 from gptlib.model import GPT
 
 
@@ -103,7 +103,7 @@ def load(
     ``name_or_path`` is "mini", the course's own, which comes with it; a released GPT-2 ("gpt2",
     "gpt2-medium", "gpt2-large", "gpt2-xl"); a folder or a ``.safetensors`` file; or another GPT-2
     on the Hugging Face hub, as "owner/name". A ``Path``, or a text such as "./gpt2", is always one
-    of your own files. What is on the hub is downloaded once (:func:`gptlib.hub.fetch`).
+    of your own files. What is on the hub is downloaded once (:func:`gptlib.downloads.hub.fetch`).
 
     ``config.json`` decides the shape. A file without one beside it must have the token and position
     embeddings of a model in :data:`gptlib.config.FAMILY`, and is taken for that one.
@@ -115,11 +115,11 @@ def load(
     replaced, all is copied.) Everything else is copied, one tensor at a time.
 
     Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
-    :class:`gptlib.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a path where
-    nothing is; ``ValueError`` for another name, type or device.
+    :class:`gptlib.downloads.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a
+    path where nothing is; ``ValueError`` for another name, type or device.
     """
     _require_usable(dtype, device)
-    with _place(name_or_path) as place:
+    with located(name_or_path) as place:
         tensors = Tensors(place)
         model = blank(_config(tensors))
         _require_fit(tensors, model)
@@ -158,7 +158,7 @@ def save(model: GPT, folder: str | Path) -> Path:
 
 
 def names(config: GPTConfig) -> Iterator[Row]:
-    """Yield a row for each parameter of a model, block by block."""
+    """Yield a row for each parameter of a model, block by block. Built in chapter 6."""
     for row in NAMES:
         if "{}" not in row.ours and (row.ours != "output_head.weight" or not config.tie_head):
             yield row
@@ -169,7 +169,10 @@ def names(config: GPTConfig) -> Iterator[Row]:
 
 
 def to_gpt2(model: GPT) -> dict[str, Tensor]:
-    """Return a model's tensors under GPT-2's names, transposed where they are stored so."""
+    """Return a model's tensors under GPT-2's names, transposed where they are stored so.
+
+    Built in chapter 6.
+    """
     parameters, tensors = dict(model.named_parameters()), {}
     for ours, theirs, transposed in names(model.config):
         if ours.endswith("query_key_value.bias") and not model.config.qkv_bias:
@@ -324,7 +327,7 @@ def _require_usable(dtype: torch.dtype, device: str | torch.device) -> None:
 
 
 @contextmanager
-def _place(name_or_path: str | Path) -> Iterator[Path]:
+def located(name_or_path: str | Path) -> Iterator[Path]:
     """Yield the folder or file that is meant, downloaded if it is not here."""
     path = Path(name_or_path)
     name = name_or_path if isinstance(name_or_path, str) else ""

@@ -24,7 +24,7 @@ from tiktoken import Encoding
 from torch import Tensor
 
 from gptlib import stories
-from gptlib.attention_maps import attention_maps
+from gptlib.activations import attention_maps
 from gptlib.config import GPTConfig
 from gptlib.generation import generate
 from gptlib.history import History

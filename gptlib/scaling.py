@@ -140,7 +140,7 @@ def fit_power_law(x: ArrayLike, y: ArrayLike) -> PowerLaw:
     """Fit a power law to points: the line with the least squares through their logarithms.
 
     Raises ``ValueError`` unless there are a y for every x, 3 points or more, all above 0, and
-    more than one x.
+    more than one x. Built in chapter 7.
     """
     points = np.stack([x, y]).astype(float)  # (2, points)
     if points.ndim != 2 or points.shape[1] < 3:

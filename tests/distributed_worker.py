@@ -32,13 +32,12 @@ import torch.distributed.run
 from torch.distributed.elastic.multiprocessing.errors import record
 from torch.distributed.fsdp import FSDPModule
 
-from gptlib import checkpoints, distributed, sharded_checkpoints
-from gptlib.__main__ import main as main_of_gptlib
+from gptlib.cli.main import main as main_of_gptlib
 from gptlib.config import GPTConfig
 from gptlib.data import IGNORED
-from gptlib.distributed import DisagreementError
 from gptlib.model import GPT
-from gptlib.training import NotFiniteError, TrainingConfig
+from gptlib.training import NotFiniteError, TrainingConfig, checkpoints, distributed, sharded
+from gptlib.training.distributed import DisagreementError
 
 SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=2, drop_rate=0.0)
 ON_THIS_MACHINE = {
@@ -286,7 +285,7 @@ def main() -> None:
     with distributed.joined() as device:
         last = dist.get_rank() == dist.get_world_size() - 1
         if start == 1 and dist.get_rank() == 0 and "GPTLIB_DIE_IN_SAVE" not in os.environ:
-            sharded_checkpoints._finish = lambda *_: die()  # everything is written but its name
+            sharded._finish = lambda *_: die()  # everything is written but its name
         train({}, batches=Random(die_at=die_at if last else ()), folder=folder)
         print(f"done on {device.type}", flush=True)
 

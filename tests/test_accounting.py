@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from gptlib import accounting
 from gptlib.accounting import BYTES, DEVICES, format_bytes, shapes, training_bytes, weight_bytes
 from gptlib.config import FAMILY, GPTConfig
-from gptlib.generation import KVCache
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT, TransformerBlock
 from gptlib.training import cross_entropy
 

@@ -18,7 +18,7 @@ from IPython.core.formatters import DisplayFormatter
 from torch import nn
 
 from gptlib import pretrained, tokenizer
-from gptlib.attention_maps import AttentionSteps, attention_maps
+from gptlib.activations import AttentionSteps, attention_maps
 from gptlib.config import GPTConfig
 from gptlib.model import GPT, CausalSelfAttention
 from gptlib.widgets import AttentionMap, attention_map, engine

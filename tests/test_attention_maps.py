@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
-from gptlib.attention_maps import AttentionSteps, attention_maps, attention_steps
+from gptlib.activations import AttentionSteps, attention_maps, attention_steps
 from gptlib.config import GPTConfig
 from gptlib.model import GPT, CausalSelfAttention
 from tests.test_model import enliven, models, one_thread, random_ids, transformers_twin

@@ -16,8 +16,9 @@ import torch
 from nbclient import NotebookClient
 from safetensors.torch import save_file
 
-from gptlib import hub, pretrained
+from gptlib import pretrained
 from gptlib.config import FAMILY
+from gptlib.downloads import hub
 from gptlib.model import GPT
 from tests.hub_server import serve
 
@@ -27,7 +28,7 @@ GPT2 = hub.RELEASED["gpt2"]
 
 #: Runs in the kernel before the chapter's first cell: random weights have another SHA-256.
 PIN = """\
-from gptlib import hub
+from gptlib.downloads import hub
 hub.RELEASED["gpt2"] = hub.Repository({name!r}, {revision!r}, {sha256!r})
 del hub
 """

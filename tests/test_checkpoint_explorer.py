@@ -68,7 +68,7 @@ def shown(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_what_javascript_shows_is_what_is_in_the_file(mini: CheckpointExplorer) -> None:
     found = shown(mini.state())
-    with pretrained._place("mini") as place:
+    with pretrained.located("mini") as place:
         stored = load_file(place / "model.safetensors")
         size = (place / "model.safetensors").stat().st_size
     assert mini.checkpoint["bytes"] == size

@@ -24,12 +24,12 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from gptlib import checkpoints
-from gptlib.checkpoints import CheckpointError
 from gptlib.config import GPTConfig
 from gptlib.history import History
 from gptlib.model import GPT
-from gptlib.training import TrainingConfig, parameter_groups, train
+from gptlib.training import TrainingConfig, checkpoints, parameter_groups, train
+from gptlib.training.checkpoints import CheckpointError
+from gptlib.training.loop import TrainingRun
 
 ROOT = Path(__file__).resolve().parent.parent
 SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1, drop_rate=0.3)
@@ -255,7 +255,7 @@ def prepared(folder, steps=4):
     """Return a run and its history, ready to be saved."""
     model = gpt()
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1))
-    run = checkpoints.Run(model, optimizer, CONFIG, Random())
+    run = TrainingRun(model, optimizer, CONFIG, Random())
     history = History(*([[1.0] * steps] * 4))
     return run, history, folder
 
@@ -276,6 +276,28 @@ def test_saving_the_same_step_again_never_lacks_a_checkpoint(tmp_path, monkeypat
     assert removed == [first]
     assert checkpoints.latest(folder) == second
     assert checkpoints.read_record(second)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no such call")
+def test_a_new_checkpoint_is_on_the_disk_before_an_older_one_goes(tmp_path, monkeypatch):
+    """Or a power cut could leave neither: a folder's list of names is written for itself."""
+    run, history, folder = prepared(tmp_path / "run")
+    first = checkpoints.save(run, history, folder)
+    fsync, rmtree, synced, removed = os.fsync, shutil.rmtree, [], []
+
+    def watched_fsync(descriptor):
+        fsync(descriptor)
+        synced.append((os.fstat(descriptor).st_ino, len(checkpoints.finished(folder))))
+
+    def watched_rmtree(path, **options):
+        assert synced[-1] == (folder.stat().st_ino, 2)  # with both of them in its list
+        removed.append(path)
+        rmtree(path, **options)
+
+    monkeypatch.setattr(os, "fsync", watched_fsync)
+    monkeypatch.setattr(shutil, "rmtree", watched_rmtree)
+    checkpoints.save(run, history, folder)
+    assert removed == [first]
 
 
 def test_an_earlier_step_does_not_replace_a_later_one(tmp_path):
@@ -457,7 +479,7 @@ def test_a_damaged_checkpoint_is_named_and_nothing_is_touched(stopped, damage):
     harm(place)
     before, model = files(stopped), gpt(seed=5)
     optimizer = torch.optim.AdamW(parameter_groups(model, 0.1))
-    run = checkpoints.Run(model, optimizer, CONFIG, Random())
+    run = TrainingRun(model, optimizer, CONFIG, Random())
     with pytest.raises(CheckpointError, match=why) as caught:
         checkpoints.resume(run, stopped)
     assert str(place / name) in str(caught.value)

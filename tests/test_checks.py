@@ -259,3 +259,14 @@ def test_chapter_1_says_what_is_wrong(say: Any, name: str, answer: object, words
     said = say(name, answer)
     assert said.startswith(f"✗ {name} ")
     assert words in said
+
+
+@pytest.mark.parametrize(
+    "kind", [float, lambda x: torch.tensor([x]), lambda x: [x], lambda x: (x,)]
+)
+def test_compare_sees_one_part_in_ten_thousand(kind: Any) -> None:
+    """What is rounded otherwise is right, what is computed otherwise is not."""
+    assert checks.compare(kind(1.000001), kind(1.0)) is None
+    assert checks.compare(kind(1.0001), kind(1.0)) is not None
+    assert checks.compare(kind(0.9999), kind(1.0)) is not None
+    assert checks.compare(kind(1.0001), kind(1.0), tolerance=1e-3) is None

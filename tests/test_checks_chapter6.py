@@ -30,6 +30,7 @@ def one_thread() -> Any:
     torch.set_num_threads(threads)
 
 
+@pytest.mark.asset
 @pytest.mark.parametrize("name", ALL)
 def test_a_blank_is_not_tried_yet(say: Say, name: str) -> None:
     assert say(name, ...).startswith(f"○ {name} not tried yet")
@@ -262,6 +263,7 @@ def compared(values: Tensor, square: Tensor) -> bool:
     return bool(alike[0, 1] < alike[0, 2])
 
 
+@pytest.mark.asset
 class TestIsTurned:
     def test_right(self, say: Say) -> None:
         assert say("6.6", compared).startswith("✓ 6.6 ")

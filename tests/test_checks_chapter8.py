@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from gptlib.inside import Record, changed, record, same_word
+from gptlib.activations import Record, changed, record, same_word
 from gptlib.model import GPT
 from tests.test_model import one_thread
 
@@ -140,6 +140,7 @@ class TestExcess:
         wrong(say, "8.3", answer, words)
 
 
+@pytest.mark.asset
 class TestEnding:
     def test_only_one_head_is_right(self, say: Say) -> None:
         lines = [say("8.4", (layer, head)) for layer in range(4) for head in range(6)]

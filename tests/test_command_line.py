@@ -13,13 +13,16 @@ import pytest
 import torch
 from tiktoken import Encoding
 
-from gptlib import __main__ as command_line
-from gptlib import checkpoints, hub, pretrained, texts, tokenizer, training
-from gptlib.__main__ import main
+from gptlib import pretrained, sources, tokenizer
+from gptlib.cli import count, generate, train
+from gptlib.cli import main as command_line
+from gptlib.cli.main import _parser, main
 from gptlib.config import FAMILY, GPTConfig
+from gptlib.downloads import hub, texts
+from gptlib.downloads.texts import FetchError
 from gptlib.generation import write
 from gptlib.model import GPT
-from gptlib.texts import FetchError
+from gptlib.training import checkpoints, loop
 
 TINY = ["--emb-dim", "16", "--n-heads", "2", "--n-layers", "1", "--batch-size", "2"]
 SMALL_TEXT = "".join(f"The {n}th line, and it's not the last.\n" for n in range(300))
@@ -28,7 +31,7 @@ SMALL_TEXT = "".join(f"The {n}th line, and it's not the last.\n" for n in range(
 @pytest.fixture(autouse=True)
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Every test runs in an empty folder, and measures the loss on few stories."""
-    monkeypatch.setattr(command_line, "_HELD_OUT_STORIES", 50)
+    monkeypatch.setattr(sources, "HELD_OUT_STORIES", 50)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GPTLIB_CACHE", str(tmp_path / "cache"))
     return tmp_path
@@ -46,6 +49,18 @@ def failed(capsys: pytest.CaptureFixture[str], *argv: str) -> str:
     assert (code, out) == (1, "")
     assert error.count("\n") == 1, error
     return error
+
+
+def test_a_developer_sees_where_an_error_arose(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert "Traceback" not in failed(capsys, "generate", "--model", "nobody")
+    monkeypatch.setenv("GPTLIB_DEBUG", "1")
+    code, _, error = ended(capsys, "generate", "--model", "nobody")
+    assert code == 1
+    assert error.startswith("Traceback (most recent call last):")
+    assert "runs.py" in error
+    assert error.splitlines()[-1].startswith("gptlib generate: there is no model 'nobody'")
 
 
 # ---- help and usage ------------------------------------------------------------------------------
@@ -77,12 +92,12 @@ def test_wrong_usage_ends_with_2(argv: list[str], capsys: pytest.CaptureFixture[
 
 def test_every_example_can_be_given(capsys: pytest.CaptureFixture[str]) -> None:
     """What --help shows is parsed here, all but the last step of it."""
-    shown = [text for name, text in vars(command_line).items() if name.endswith("EXAMPLES")]
+    shown = [module.EXAMPLES for module in (command_line, count, generate, train)]
     pattern = r"^  python -m gptlib (.+?)(?:  .*)?$"
     examples = re.findall(pattern, "\n".join(shown), re.MULTILINE)
     assert len(examples) >= 10
     for example in examples:
-        command_line._parser().parse_args(shlex.split(example))
+        _parser().parse_args(shlex.split(example))
 
 
 def test_the_help_loads_nothing_heavy() -> None:
@@ -112,6 +127,7 @@ def test_the_mini_model_writes_right_after_installation(folder: Path) -> None:
     assert "<|endoftext|>" not in process.stdout
 
 
+@pytest.mark.asset
 def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixture[str]) -> None:
     def written(*options: str) -> str:
         argv = ("generate", "One day", "--max-new-tokens", "12", *options)
@@ -128,6 +144,7 @@ def test_a_seed_repeats_and_sampling_changes_the_text(capsys: pytest.CaptureFixt
     assert three == "\n---\n\n".join([greedy] * 3)
 
 
+@pytest.mark.asset  # it is opened before the numbers are looked at
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -341,7 +358,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
     Path("text.txt").write_text(SMALL_TEXT)
     argv = ["train", *TINY, "--data", "text.txt", "--encoding", "stories", "--steps", "4"]
     argv += ["--context-length", "16", "--every", "2"]
-    original = training.compute_gradients
+    original = loop.compute_gradients
     calls = []
 
     def interrupt(*arguments):
@@ -351,7 +368,7 @@ def test_ctrl_c_says_what_was_saved_and_how_to_go_on(
         return original(*arguments)
 
     with monkeypatch.context() as patch:
-        patch.setattr(training, "compute_gradients", interrupt)
+        patch.setattr(loop, "compute_gradients", interrupt)
         code, out, error = ended(capsys, *argv)
     assert (code, out) == (130, "")
     assert re.search(said, error)

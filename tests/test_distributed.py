@@ -19,13 +19,13 @@ import torch
 import torch.distributed as dist
 from torch.distributed.checkpoint import FileSystemReader
 
-from gptlib import __main__ as command_line
-from gptlib import accounting, checkpoints, distributed, pretrained, sharded_checkpoints, training
-from gptlib.checkpoints import CheckpointError
+from gptlib import accounting, pretrained, training
+from gptlib.cli.main import main
 from gptlib.config import FAMILY
 from gptlib.data import IGNORED, StoryBatches, WindowBatches
-from gptlib.distributed import DisagreementError, part
-from gptlib.training import NotFiniteError
+from gptlib.training import NotFiniteError, checkpoints, distributed, sharded
+from gptlib.training.checkpoints import CheckpointError
+from gptlib.training.distributed import DisagreementError, part
 from tests import distributed_worker as worker
 from tests.distributed_worker import HaltError, Random, Ranks, config, gpt
 
@@ -323,7 +323,7 @@ def test_what_four_wrote_is_gone_on_from(ranks, written_by_four, world, before, 
 
 @pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
 def test_what_four_wrote_opens_in_one_ordinary_process(written_by_four, sharding, tmp_path):
-    model = sharded_checkpoints.load(written_by_four[sharding])
+    model = sharded.load(written_by_four[sharding])
     _, weights = alone(halt_at=2)
     assert farthest({n: p.detach() for n, p in model.named_parameters()}, weights) < 1e-5
     assert not model.training
@@ -340,10 +340,10 @@ def test_a_checkpoint_that_is_not_whole_is_refused(ranks, written_by_four, tmp_p
         together(ranks, 2, folder=tmp_path, held_out=held_out())
     piece.unlink()
     with pytest.raises(CheckpointError, match=f"{piece.name} is damaged: it has 0 bytes"):
-        sharded_checkpoints.load(place)
+        sharded.load(place)
     (place / "training.json").unlink()
     with pytest.raises(CheckpointError, match="not a whole checkpoint"):
-        sharded_checkpoints.load(tmp_path)
+        sharded.load(tmp_path)
 
 
 def test_the_checkpoint_of_another_run_is_refused(ranks, written_by_four, tmp_path):
@@ -355,7 +355,7 @@ def test_the_checkpoint_of_another_run_is_refused(ranks, written_by_four, tmp_pa
 def test_the_two_kinds_of_checkpoint_are_told_apart(written_by_four, tmp_path):
     training.train(gpt(), Random(), config(), folder=tmp_path, progress=False)
     with pytest.raises(CheckpointError, match="is 'gptlib checkpoint', not 'gptlib sharded che"):
-        sharded_checkpoints.load(tmp_path)
+        sharded.load(tmp_path)
     with pytest.raises(CheckpointError, match="is 'gptlib sharded checkpoint', not 'gptlib che"):
         checkpoints.load_weights(gpt(), written_by_four["ddp"])
 
@@ -397,7 +397,7 @@ def test_the_command_line_trains_on_all_ranks(ranks, sharding, tmp_path, monkeyp
     saved = FileSystemReader(checkpoints.latest("run")).read_metadata().state_dict_metadata
     assert len(saved["weights.token_embedding.weight"].chunks) == (2 if sharding else 1)
     again = ["generate", "--model", "run", "--seed", "0", "--max-new-tokens", "8"]
-    assert command_line.main(again) == 0
+    assert main(again) == 0
     assert capsys.readouterr() == (out, "")
 
 
@@ -411,7 +411,7 @@ def test_the_command_line_says_on_which_rank_it_fails(ranks, tmp_path):
 
 def test_sharding_is_for_several_processes(monkeypatch, tmp_path, capsys):
     monkeypatch.chdir(tmp_path)
-    assert command_line.main(["train", "--sharding", "fsdp"]) == 1
+    assert main(["train", "--sharding", "fsdp"]) == 1
     assert (
         "--sharding is for several processes: start them with torchrun" in capsys.readouterr().err
     )
@@ -472,7 +472,7 @@ def test_a_restart_goes_on_on_two_machines(tmp_path):
     assert outputs.count("killed at") == 1
     assert outputs.count("done on cpu") == 2
     _, weights = alone()
-    model = sharded_checkpoints.load(tmp_path)
+    model = sharded.load(tmp_path)
     assert farthest({n: p.detach() for n, p in model.named_parameters()}, weights) < 1e-5
 
 

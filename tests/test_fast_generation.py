@@ -12,9 +12,10 @@ import pytest
 import torch
 from torch._dynamo.utils import counters
 
-import gptlib.fast_generation
-from gptlib.fast_generation import FastReader, by_columns, with_row_products
-from gptlib.generation import KVCache, generate, next_logits
+import benchmarks.fast_generation
+from benchmarks.fast_generation import FastReader, by_columns, with_row_products
+from gptlib.generation import generate, next_logits
+from gptlib.kv_cache import KVCache
 from tests.test_generation import one_thread, random_ids, seeded, tiny, written  # noqa: F401
 
 # Threads and shape are parts of what is compiled: all tests share one compilation.
@@ -76,7 +77,7 @@ def test_the_compiled_step_is_what_runs(compiled, model, monkeypatch):
         read.append((cache.length, tuple(ids.shape)))
         return next_logits(model, ids, cache)
 
-    monkeypatch.setattr(gptlib.fast_generation, "next_logits", watched)
+    monkeypatch.setattr(benchmarks.fast_generation, "next_logits", watched)
     written(model, random_ids(model.config, 1, 1), CONTEXT + 3, reader=compiled[0])
     half = CONTEXT // 2
     assert read == [(0, (1, 1)), (1, (1, 1)), (CONTEXT - 1, (1, 1)), (0, (1, half))]

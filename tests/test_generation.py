@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from gptlib import tokenizer
 from gptlib.config import GPTConfig
 from gptlib.generation import (
-    KVCache,
     check_logits,
     check_sampling,
     generate,
@@ -23,6 +22,7 @@ from gptlib.generation import (
     sample_next,
     write,
 )
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 from tests.test_model import enliven, random_ids, transformers_twin
 
@@ -290,6 +290,46 @@ def test_next_logits_are_the_models_last_however_the_text_is_cut(shape, batch, d
             assert logits.shape == (batch, model.config.vocab_size)
             expected = model(ids[:, :end])[:, -1]
             assert (logits - expected).abs().max() <= 1e-5 * expected.abs().max().clamp(min=1)
+
+
+def test_hooks_see_what_a_cache_saves_and_what_it_does_not():
+    """Every part of the model is called, with the new tokens alone."""
+    model = tiny(n_layers=2)
+    seen = []
+    for name, part in model.named_modules():
+        if name and name != "blocks":
+            part.register_forward_hook(lambda _, x, y, name=name: seen.append((name, y.shape)))
+    list(generate(model, random_ids(model.config, 1, 3), 2, temperature=0))
+    parts = {name for name, _ in model.named_modules()} - {"", "blocks"}
+    assert {name for name, _ in seen} == parts
+    read = [shape[1] for name, shape in seen if name == "blocks.1"]
+    assert read == [3, 1]
+    assert [shape[1] for name, shape in seen if name == "final_norm"] == [1, 1]
+
+
+def test_a_model_called_with_a_cache_gives_the_logits_of_all_new_tokens():
+    model = tiny(n_layers=2)
+    ids = random_ids(model.config, 2, 6)
+    cache = KVCache(model.config, model.token_embedding.weight, 2)
+    with torch.no_grad():
+        logits = torch.cat([model(ids[:, :4], cache), model(ids[:, 4:], cache)], dim=1)
+        assert torch.allclose(logits, model(ids), atol=1e-5)
+    assert cache.length == 6
+
+
+def test_a_forward_that_breaks_off_adds_nothing_to_the_cache():
+    model = tiny(n_layers=2)
+    ids = random_ids(model.config, 1, 6)
+    cache = KVCache(model.config, model.token_embedding.weight, 1)
+    with torch.no_grad():
+        next_logits(model, ids[:, :3], cache)
+        hook = model.blocks[1].register_forward_pre_hook(lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            next_logits(model, ids[:, 3:], cache)
+        hook.remove()
+        assert cache.length == 3
+        again = next_logits(model, ids[:, 3:], cache)
+        assert torch.allclose(again, model(ids)[:, -1], atol=1e-5)
 
 
 @given(SHAPES, st.integers(1, 3), st.integers(1, 30), st.sampled_from([0, 0.7, 1.5]))

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import close_session, constants, file_download, hf_hub_download
 
-from gptlib import hub as library
-from gptlib.hub import RELEASED, DownloadError, Repository, fetch, parts
+from gptlib.downloads import hub as library
+from gptlib.downloads.hub import RELEASED, DownloadError, Repository, fetch, parts
 from tests.hub_server import Hub, serve
 
 CONFIG = b'{"model_type": "gpt2"}'
@@ -322,7 +322,7 @@ def test_without_the_client_it_says_what_to_install(monkeypatch: pytest.MonkeyPa
 
 
 def test_importing_it_does_not_import_the_client() -> None:
-    code = "import sys, gptlib.hub; print('huggingface_hub' in sys.modules)"
+    code = "import sys, gptlib.downloads.hub; print('huggingface_hub' in sys.modules)"
     process = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert process.stdout == "False\n", process.stderr
 
@@ -332,7 +332,7 @@ def test_importing_it_does_not_import_the_client() -> None:
 
 def test_two_processes_download_it_once(hub: Hub, tmp_path: Path) -> None:
     hub.slowly = 1.0
-    code = f"from gptlib.hub import *; print(fetch(Repository({NAME!r})))"
+    code = f"from gptlib.downloads.hub import *; print(fetch(Repository({NAME!r})))"
     environment = {**os.environ, **hub.environment(tmp_path / "shared")}
     argv = [sys.executable, "-W", "error", "-c", code]
     both = [

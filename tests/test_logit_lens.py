@@ -13,7 +13,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 from torch import Tensor, nn
 
-from gptlib import inside, pretrained, stories, tokenizer
+from gptlib import activations, pretrained, stories, tokenizer
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
 from gptlib.widgets import engine, logit_lens
@@ -53,9 +53,9 @@ def test_state_is_the_models_own_reading(mini: GPT) -> None:
     text = story(30)
     lens = LogitLens(mini, text, STORIES).lens
     ids = torch.tensor([[STORIES.eot_token, *STORIES.encode_ordinary(text)]])
-    with inside.record(mini) as r, torch.no_grad():
+    with activations.record(mini) as r, torch.no_grad():
         mini(ids)
-    expected = inside.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
+    expected = activations.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
     words, own, asked = unpacked(lens)
     top = expected.topk(5)
     assert (own - top.values).abs().max() < 1e-5

@@ -9,10 +9,11 @@ from importlib.resources import files
 import pytest
 import torch
 
-from gptlib import accounting, stories, story_surprise, tokenizer
+from gptlib import accounting, stories, tokenizer
 from gptlib.config import FAMILY
 from gptlib.data import IGNORED, StoryBatches, stream_of
 from gptlib.pretrained import load, mini_record
+from gptlib.stories.surprise import next_token
 from gptlib.training import evaluate
 from tools import teacher, train_mini
 
@@ -100,7 +101,7 @@ def test_a_teacher_knows_every_answer(answers):
         ids = [*ENCODING.encode(text), ENCODING.eot_token]
         for t in (0, 1, 17, len(ids) - 1):
             number = answers.numbers[place + 1 + t]
-            exact = story_surprise.next_token(ids[:t], ENCODING)
+            exact = next_token(ids[:t], ENCODING)
             row = zip(answers.tokens[number].tolist(), answers.shares[number].tolist(), strict=True)
             assert {i: p for i, p in row if p > 0} == pytest.approx(exact, abs=1e-6)
         place += len(ids)
@@ -113,7 +114,7 @@ def test_lessons_lose_what_the_grammar_expects_and_see_what_is_wasted(mini, answ
     logits = torch.randn(3, ENCODING.n_vocab, generator=torch.Generator().manual_seed(0))
     losses, found = answers.cross_entropy(logits, places), answers.wasted(logits, places)
     for row, place in enumerate(places.tolist()):
-        exact = story_surprise.next_token(rows.stream[1:place].tolist(), ENCODING)
+        exact = next_token(rows.stream[1:place].tolist(), ENCODING)
         p = logits[row].softmax(-1)
         expected = sum(-q * p[i].log().item() for i, q in exact.items())
         assert losses[row].item() == pytest.approx(expected, abs=1e-4)

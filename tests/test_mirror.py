@@ -7,6 +7,7 @@ import difflib
 import importlib
 import inspect
 import json
+import re
 import textwrap
 from collections import Counter
 from pathlib import Path
@@ -95,6 +96,30 @@ def test_no_block_is_shown_twice() -> None:
     times = Counter(cell["metadata"].get("mirror") for _, cell in MIRRORS)
     twice = {target for target, count in times.items() if count > 1}
     assert not twice, f"shown in more than one cell of the course: {sorted(map(str, twice))}"
+
+
+BUILT = re.compile(r"\bBuilt in chapter (\d+)\.")
+
+
+@pytest.mark.parametrize(("where", "cell"), MIRRORS, ids=[where for where, _ in MIRRORS])
+def test_the_library_says_where_it_is_built(where: str, cell: dict[str, Any]) -> None:
+    module, name = cell["metadata"]["mirror"].rsplit(".", 1)
+    docstring = inspect.getdoc(getattr(importlib.import_module(module), name)) or ""
+    assert BUILT.findall(docstring) == [str(int(where[:2]))], docstring
+
+
+def test_nothing_names_a_chapter_that_does_not_build_it() -> None:
+    """Methods included, of which none is a mirror."""
+    claims = Counter()
+    for path in Path(inspect.getfile(importlib.import_module("gptlib"))).parent.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, (*DEFINITIONS, ast.Module)):
+                found = BUILT.findall(ast.get_docstring(node) or "")
+                claims.update((getattr(node, "name", path.name), number) for number in found)
+    assert claims == Counter(
+        (cell["metadata"]["mirror"].rsplit(".", 1)[1], str(int(where[:2])))
+        for where, cell in MIRRORS
+    )
 
 
 LIBRARY = inspect.getsource(importlib.import_module("gptlib.data").windows)

@@ -22,8 +22,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from gptlib import hub, pretrained, tokenizer
+from gptlib import pretrained, tokenizer
 from gptlib.config import FAMILY, GPTConfig
+from gptlib.downloads import hub
 from gptlib.model import GPT
 from gptlib.pretrained import NAMES, PretrainedError, Tensors, blank, load, names, save
 from gptlib.training import TrainingConfig, train

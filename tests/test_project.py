@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 import yaml
+from check_jsonschema import main as check_jsonschema
+from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 from packaging.version import Version
@@ -28,62 +30,34 @@ else:
 ROOT = Path(__file__).resolve().parent.parent
 GPTLIB = ROOT / "gptlib"
 
-# What each module may import from the library: the arrows of the architecture.
-LAYERS = {
-    "config": set(),
-    "accounting": {"config"},
-    "tokenizer": set(),
-    "story_surprise": {"stories", "tokenizer"},  # before "stories", which takes in all story_*
-    "stories": set(),
-    "drawn": set(),
-    "figures": {"drawn"},
-    "cache": set(),
-    "texts": {"cache", "stories"},
-    "data": {"cache"},
-    "model": {"config"},
-    "attention_maps": {"model"},
-    "inside": {"attention_maps", "model"},
-    "scaling": {"accounting", "config"},
-    "history": {"figures"},
-    "checkpoints": {"data", "history", "training"},  # the first and the last for their types
-    "training": {"checkpoints", "data", "history"},
-    "sharded_checkpoints": {"checkpoints", "config", "history", "model"},
-    "distributed": {"checkpoints", "data", "history", "sharded_checkpoints", "training"},
-    "generation": {"config", "model", "tokenizer"},
-    "fast_generation": {"config", "generation", "model"},
-    "hub": {"cache"},
-    "pretrained": {"config", "hub", "model"},
-    "replay": {"attention_maps", "config", "generation", "history", "model", "stories", "training"},
-}
-# These stand above all of them, and apart from each other.
-LAYERS |= {top: set(LAYERS) for top in ("checks", "widgets", "__main__")}
+
+def test_imports_point_one_way():
+    """The layers are in pyproject.toml. An import of a type alone counts, too."""
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    process = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert process.returncode == 0, process.stdout
 
 
-@pytest.mark.parametrize("path", sorted(GPTLIB.rglob("*.py")), ids=lambda p: p.stem)
-def test_imports_point_one_way(path):
-    parts = path.relative_to(GPTLIB).with_suffix("").parts
-    if parts == ("__init__",):
-        return
-    concept = next(name for name in LAYERS if _belongs(parts[0], name))
-    for name in _imported_concepts(path):
-        allowed = LAYERS[concept] | {concept}
-        assert any(_belongs(name, other) for other in allowed), f"{path.name} imports {name}"
-
-
-def _belongs(module: str, concept: str) -> bool:
-    return module == concept or (concept == "stories" and module.startswith("story_"))
-
-
-def _imported_concepts(path: Path) -> set[str]:
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "gptlib":
-            names |= {alias.name for alias in node.names} - {"__version__"}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("gptlib."):
-            names.add(node.module.split(".")[1])
-        elif isinstance(node, ast.Import):
-            names |= {a.name.split(".")[1] for a in node.names if a.name.startswith("gptlib.")}
-    return names
+@pytest.mark.parametrize(
+    ("path", "line"),
+    [
+        ("config.py", "from gptlib.model import GPT\n"),
+        ("data.py", "if TYPE_CHECKING:\n    from gptlib.training.loop import TrainingRun\n"),
+        ("training/checkpoints.py", "from gptlib.training import loop\n"),
+        ("model.py", "import gptlib.widgets\n"),
+        ("accounting.py", "def late():\n    from gptlib.model import GPT\n"),
+    ],
+)
+def test_an_import_the_other_way_is_found(tmp_path, path, line):
+    shutil.copytree(GPTLIB, tmp_path / "gptlib", ignore=shutil.ignore_patterns("assets", "*.js"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    with (tmp_path / "gptlib" / path).open("a") as file:
+        file.write(line)
+    command = [Path(sys.executable).with_name("lint-imports"), "--no-cache"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    process = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, env=environment)
+    assert process.returncode == 1, process.stdout
+    assert "BROKEN" in process.stdout
 
 
 def test_importing_the_library_loads_nothing_heavy_and_prints_nothing():
@@ -261,6 +235,7 @@ def test_make_without_python_says_what_to_install(tmp_path):
     assert "install Python 3.10 to 3.13" in process.stderr
 
 
+@pytest.mark.slow  # it makes an environment; by day `explain` above is tested with what pip says
 @pytest.mark.system
 def test_setup_without_network_says_so(tmp_path):
     """The real thing: pip, asked for an index on a port of this machine where nothing listens."""
@@ -315,11 +290,12 @@ def test_workflows_fit_the_schema():
     ],
 )
 def test_settings_of_services_fit_their_schemas(schema, name):
-    command = [sys.executable, "-m", "check_jsonschema", "--builtin-schema", f"vendor.{schema}"]
-    process = subprocess.run([*command, ROOT / name], capture_output=True, text=True)
-    assert process.returncode == 0, process.stdout
+    arguments = ["--builtin-schema", f"vendor.{schema}", str(ROOT / name)]
+    result = CliRunner().invoke(check_jsonschema, arguments)  # in this process: it is slow to start
+    assert result.exit_code == 0, result.output
 
 
+@pytest.mark.system
 def test_the_issue_form_s_command_prints_the_versions():
     form = yaml.safe_load((ROOT / ".github/ISSUE_TEMPLATE/cell_output.yml").read_text("utf-8"))
     (words,) = [
@@ -337,6 +313,15 @@ def test_scripts_of_services_can_be_run(name):
     assert os.access(ROOT / name, os.X_OK)
     process = subprocess.run(["bash", "-n", ROOT / name], capture_output=True, text=True)
     assert (process.returncode, process.stderr) == (0, "")
+
+
+def test_the_parts_that_ci_runs_side_by_side_are_all_of_make_test():
+    workflow = yaml.safe_load((ROOT / ".github/workflows/ci.yml").read_text("utf-8"))
+    makefile = (ROOT / "Makefile").read_text("utf-8")
+    parts = dict(re.findall(r"^(test-\w+):.*\n\t@\$\(PYTEST\) (.+)$", makefile, re.M))
+    assert set(workflow["jobs"]["course"]["strategy"]["matrix"]["part"]) == set(parts)
+    assert set(parts.values()) == {"tests --ignore=tests/browser", "tests/browser", "notebooks"}
+    assert 'testpaths = ["tests", "notebooks"]' in (ROOT / "pyproject.toml").read_text("utf-8")
 
 
 def test_every_requirement_is_pinned_exactly():
@@ -398,7 +383,7 @@ def test_what_only_a_gpu_needs_is_not_locked():
 def test_make_help_lists_every_target():
     makefile = (ROOT / "Makefile").read_text("utf-8")
     phony = re.search(r"^\.PHONY: ((?:\\\n|.)+)$", makefile, re.M)[1].replace("\\", " ").split()
-    described = re.findall(r"^([a-z]+):.*## \S", makefile, re.M)
+    described = re.findall(r"^([a-z-]+):.*## \S", makefile, re.M)
     assert sorted(phony) == sorted(described), (
         "every target of the Makefile is in .PHONY and has a '## description' for 'make help'"
     )

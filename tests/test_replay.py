@@ -14,7 +14,7 @@ import torch
 from IPython.core.formatters import DisplayFormatter
 
 from gptlib import replay, stories, tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib.activations import attention_maps
 from gptlib.config import GPTConfig
 from gptlib.data import WindowBatches, stream_of
 from gptlib.history import History
@@ -252,6 +252,7 @@ def test_the_mini_models_replay_lies_in_the_package_and_is_small() -> None:
     assert mini["moments"][0]["held_out"] > mini["moments"][-1]["held_out"] > mini["floor"]
 
 
+@pytest.mark.asset
 def test_a_notebook_stores_the_name_of_the_mini_replay_and_a_page_has_it(tmp_path: Any) -> None:
     bundles = []
     for _ in range(2):

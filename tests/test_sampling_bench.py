@@ -334,7 +334,8 @@ def test_prompts_must_be_texts() -> None:
 
 
 def test_javascript_offers_only_settings_that_python_takes() -> None:
-    stops, presets, most = call_each("sampling_bench", [["STOPS"], ["PRESETS"], ["MOST_DRAWS"]])
+    (stops,) = call_each("lib/sampling", [["STOPS"]])
+    presets, most = call_each("sampling_bench", [["PRESETS"], ["MOST_DRAWS"]])
     one = bench()
     for name, values in stops.items():
         for value in values:

@@ -14,8 +14,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gptlib import stories
-from gptlib import story_engine as engine
-from gptlib.story_grammar import Choice, Draw, Grammar, GrammarError, Line, Mention, parse
+from gptlib.stories import engine as engine
+from gptlib.stories.notation import Choice, Draw, Grammar, GrammarError, Line, Mention, parse
 
 SOURCE = (files("gptlib") / "assets" / "stories.grammar").read_text(encoding="utf-8")
 GRAMMAR = stories.grammar()

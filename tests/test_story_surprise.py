@@ -12,9 +12,9 @@ import torch
 from hypothesis import given, settings
 
 from gptlib import stories, tokenizer
-from gptlib import story_engine as engine
-from gptlib.story_grammar import Grammar, parse
-from gptlib.story_surprise import Follower, Surprisal, next_token, surprisals
+from gptlib.stories import engine as engine
+from gptlib.stories.notation import Grammar, parse
+from gptlib.stories.surprise import Follower, Surprisal, next_token, surprisals
 from tests.test_stories import BYTES, SMALL, grammars
 
 ENCODING = tokenizer.stories()

@@ -17,7 +17,7 @@ from torch.nn import Identity, Linear, functional
 from gptlib import pretrained, stories, tokenizer
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
-from gptlib.story_surprise import Follower, surprisals
+from gptlib.stories.surprise import Follower, surprisals
 from gptlib.widgets import engine, page, surprise
 from gptlib.widgets.base import MIME_TYPE
 from gptlib.widgets.surprise import Surprise, grammar_json

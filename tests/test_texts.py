@@ -6,17 +6,19 @@ import hashlib
 import re
 import socket
 import struct
+import sys
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import platformdirs
 import pytest
 
-from gptlib import cache as caches
-from gptlib import stories, texts
-from gptlib.texts import TEXTS, FetchError, Text, fetch, read
+from gptlib import stories
+from gptlib.downloads import files, texts
+from gptlib.downloads.texts import TEXTS, FetchError, Text, fetch, read
 
 BODY = "".join(f"Line {n} of a text, naïve as it is.\n" for n in range(5_000)).encode()
 
@@ -289,30 +291,25 @@ def test_the_texts_are_where_they_are_said_to_be(name: str, tmp_path: Path) -> N
 # ---- the cache folder ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("platform", "variables", "expected"),
-    [
-        ("linux", {}, "home/.cache/gptlib"),
-        ("linux", {"XDG_CACHE_HOME": "xdg", "LOCALAPPDATA": "local"}, "xdg/gptlib"),
-        ("win32", {"XDG_CACHE_HOME": "xdg", "LOCALAPPDATA": "local"}, "local/gptlib"),
-        ("linux", {"XDG_CACHE_HOME": "xdg", "GPTLIB_CACHE": "mine"}, "mine"),
-    ],
-)
-def test_the_cache_folder_is_the_system_s_or_the_one_named(
-    platform: str, variables: dict[str, str], expected: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(caches.sys, "platform", platform)
-    monkeypatch.setattr(Path, "home", lambda: Path("home"))
-    for name in ("XDG_CACHE_HOME", "LOCALAPPDATA", "GPTLIB_CACHE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in variables.items():
-        monkeypatch.setenv(name, value)
-    assert caches.folder() == Path(expected)
+def test_the_cache_folder_is_the_system_s_or_the_one_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPTLIB_CACHE", raising=False)
+    assert files.folder() == platformdirs.user_cache_path("gptlib", appauthor=False)
+    monkeypatch.setenv("GPTLIB_CACHE", "mine")
+    assert files.folder() == Path("mine")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the variable is Linux's")
+def test_on_linux_the_cache_is_where_it_always_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GPTLIB_CACHE", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", "/xdg")
+    assert files.folder() == Path("/xdg/gptlib")
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    assert files.folder() == Path.home() / ".cache" / "gptlib"
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     def write(content: bytes, error: type[BaseException] | None) -> None:
-        with caches.writing(tmp_path / "file") as file:
+        with files.writing(tmp_path / "file") as file:
             file.write(content)
             if error:
                 raise error

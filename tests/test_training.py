@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-import gptlib.training
-from gptlib import checkpoints
 from gptlib.config import GPTConfig
 from gptlib.data import IGNORED
 from gptlib.history import History
@@ -24,15 +22,17 @@ from gptlib.training import (
     Stopped,
     TrainingConfig,
     autocast,
+    checkpoints,
     compute_gradients,
-    computes_bfloat16,
     cross_entropy,
     evaluate,
     learning_rate,
+    loop,
     parameter_groups,
     perplexity,
     train,
 )
+from gptlib.training.loop import computes_bfloat16
 
 CPU = torch.device("cpu")
 SHAPE = GPTConfig(vocab_size=13, context_length=6, emb_dim=8, n_heads=2, n_layers=1, drop_rate=0.0)
@@ -270,7 +270,7 @@ def test_precision_decides_the_type_of_the_products_alone(monkeypatch):
     assert product["float32"] == torch.float32
     assert product["bfloat16"] == torch.bfloat16
     assert product["auto"] == (torch.bfloat16 if computes_bfloat16(CPU) else torch.float32)
-    monkeypatch.setattr(gptlib.training, "computes_bfloat16", lambda device: False)
+    monkeypatch.setattr(loop, "computes_bfloat16", lambda device: False)
     with autocast(CPU, "auto"):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == torch.float32
 
@@ -480,7 +480,7 @@ def test_weights_that_are_not_finite_are_never_saved(tmp_path):
 
 
 def test_a_held_out_loss_that_is_not_finite_stops_the_run(tmp_path, monkeypatch):
-    monkeypatch.setattr(gptlib.training, "evaluate", lambda model, held_out: math.nan)
+    monkeypatch.setattr(loop, "evaluate", lambda model, held_out: math.nan)
     with pytest.raises(NotFiniteError, match="the loss on held-out text became nan in step 1"):
         quietly(gpt(), held_out=[Random().batch(0)], folder=tmp_path)
     assert checkpoints.latest(tmp_path) is None

@@ -22,7 +22,10 @@ export default {
             ? LIMITS[/** @type {keyof typeof LIMITS} */ (name)]
             : MOST;
           if (lines > limit) {
-            context.report({ node, message: `${name} has ${lines} lines, at most ${limit} are read` });
+            context.report({
+              node,
+              message: `${name} has ${lines} lines, at most ${limit} are read`,
+            });
           }
         };
         return {

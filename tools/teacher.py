@@ -24,8 +24,8 @@ from torch.nn import functional
 
 from gptlib import tokenizer
 from gptlib.data import IGNORED, StoryBatches
-from gptlib.story_surprise import Follower
-from gptlib.training import TrainingRun, autocast
+from gptlib.stories.surprise import Follower
+from gptlib.training.loop import TrainingRun, autocast
 
 Answer = tuple[tuple[int, float], ...]  # each token that may come, and its probability
 

@@ -27,13 +27,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from gptlib import checkpoints, pretrained, replay, stories, tokenizer
+from gptlib import pretrained, replay, stories, tokenizer
 from gptlib.config import FAMILY
 from gptlib.data import StoryBatches, stream_of
 from gptlib.generation import generate
 from gptlib.history import History
 from gptlib.model import GPT
-from gptlib.training import TrainingConfig, adamw, take_steps, train
+from gptlib.training import TrainingConfig, adamw, checkpoints, train
+from gptlib.training.loop import take_steps
 from tools.teacher import (
     Answers,
     LessonRun,

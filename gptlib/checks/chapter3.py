@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gptlib.attention_maps import attention_steps
+from gptlib.activations import attention_steps
 from gptlib.checks import WrongAnswerError, call, compare, describe, exercise, function, number
 
 

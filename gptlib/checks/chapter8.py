@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gptlib.activations import Record, changed, record, same_word
 from gptlib.checks import call, compare, describe, exercise, function
 from gptlib.config import GPTConfig
-from gptlib.inside import Record, changed, record, same_word
 from gptlib.model import GPT
 
 _SHAPE = GPTConfig(

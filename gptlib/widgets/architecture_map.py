@@ -71,7 +71,7 @@ class ArchitectureMap(Widget):
         return one_of("chosen", proposal["value"], ["", *BLOCKS])
 
     def state(self) -> dict[str, Any]:
-        """Return what the page cannot know; the family is the same on every page, which adds it."""
+        """Return the traits that the page draws; the page adds the family of models."""
         return {"lit": list(self.lit), "model": self.model, "chosen": self.chosen}
 
     def describe(self) -> str:

@@ -857,9 +857,10 @@ function tokensView(state) {
     const shade = shadeOf(state.between(row, i)).toFixed(2);
     const tint = colors ? `rgb(${colors.tints[Number(i > row)]} / ${shade})` : "transparent";
     const weight = state.between(numbered.row, i).toFixed(2).replace(/^0/, "");
+    const marks = (i === row ? " gptlib-at-self" : "") + (i === column ? " gptlib-at-on" : "");
     return html`
       <button type="button" data-index=${i} tabindex=${i === chosen.row ? 0 : -1}
-        class=${classes("at-token", i === row && "at-self", i === column && "at-on")}
+        class="gptlib-at-token${marks}"
         style="background-color: ${tint}"><span class="gptlib-spoken">${maps.names[i]}</span><span
             class="gptlib-at-text" dir="auto" aria-hidden="true">${text}</span> <span
             class="gptlib-at-weight">${weight}</span></button>${maps.tokens[i].endsWith("\n")

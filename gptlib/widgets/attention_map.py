@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import traitlets
 
-from gptlib.widgets import engine
+from gptlib.widgets import engine, foreign
 from gptlib.widgets.base import Widget, one_of, well_formed
 
 if TYPE_CHECKING:
@@ -155,9 +155,9 @@ def encode_text(encoding: Encoding, text: str) -> list[int]:
         ids = list(encoding.encode_ordinary(text))
     except KeyError as error:
         raise ValueError(f"the encoding has no token for {error.args[0]!r}") from error
-    except BaseException as error:
-        if type(error).__name__ != "PanicException":  # it is no Exception, and has no public name
-            raise
+    except (Exception, KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # a panic in Rust: it is no Exception, and has no public name
         raise ValueError("the encoding has no tokens for a part of this text") from error
     if not ids:
         raise ValueError("the encoding makes no token of this text: at least one is needed")
@@ -166,9 +166,7 @@ def encode_text(encoding: Encoding, text: str) -> list[int]:
 
 def _scaled_scores(model: nn.Module, ids: list[int]) -> tuple[Tensor, int]:
     """Return the scaled scores ``(L, H, T, T)`` and the channels of a head."""
-    import torch
-
-    from gptlib.attention_maps import attention_maps
+    from gptlib.activations import attention_maps
     from gptlib.model import CausalSelfAttention
 
     layers = [part for part in model.modules() if isinstance(part, CausalSelfAttention)]
@@ -176,14 +174,8 @@ def _scaled_scores(model: nn.Module, ids: list[int]) -> tuple[Tensor, int]:
     most = min(LIMIT, (math.isqrt(8 * LOOKS // max(heads, 1) + 1) - 1) // 2)
     if len(ids) > most:
         raise ValueError(f"the text has {len(ids):,} tokens, but at most {most:,} can be shown")
-    device = next(model.parameters(), torch.empty(0)).device
-    try:
-        steps = attention_maps(model, torch.tensor([ids], device=device))
-    except ValueError:
-        raise
-    except Exception as error:  # any model may be given, and fails in its own way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"the model does not take these tokens ({reason})") from error
+    with foreign.reading(model, ids, "these tokens") as batch:
+        steps = attention_maps(model, batch)
     scaled = steps.scaled[:, 0].float().cpu()
     if not scaled.isfinite().all():
         raise ValueError("the model's attention scores are not all finite numbers")

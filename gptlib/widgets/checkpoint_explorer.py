@@ -100,7 +100,7 @@ class CheckpointExplorer(Widget):
     def __init__(self, place: str | Path = "mini", tensor: str | None = None) -> None:
         from gptlib import pretrained  # here, so that a page is built without torch
 
-        with pretrained._place(place) as path:
+        with pretrained.located(place) as path:
             tensors = pretrained.Tensors(path)
             self._names = _sorted(tensors)
             chosen = (self._names or [""])[0] if tensor is None else self._known(tensor)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from gptlib.widgets import engine
+from gptlib.widgets import engine, foreign
 from gptlib.widgets.attention_map import Encoding, encode_text
 from gptlib.widgets.base import Widget, well_formed
 
@@ -139,22 +139,10 @@ def _read(model: GPT, ids: list[int]) -> tuple[Tensor, Tensor]:
     """Return the likeliest ids (E, T, K), and the probabilities (E, T, K + 2)."""
     import torch
 
-    from gptlib.inside import logit_lens, record
+    from gptlib.activations import logit_lens, record
 
-    with record(model) as r, torch.no_grad():
-        device = model.token_embedding.weight.device
-        read = torch.tensor([ids], device=device)
-        modes = [(part, part.training) for part in model.modules()]
-        try:
-            model.eval()(read)
-        except ValueError:
-            raise
-        except Exception as error:  # any model may be given, and fails in its own way
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
-            raise ValueError(f"the model does not take these tokens ({reason})") from error
-        finally:
-            for part, training in modes:
-                part.training = training
+    with record(model) as r, foreign.reading(model, ids, "these tokens") as read:
+        model(read)
     stream = r.residual  # (E, 1, T, C)
     choice = logit_lens(model, stream[-1:])[0, 0].argmax(-1)  # (T,)
     asked = torch.stack([choice, read[0].roll(-1)], -1)  # (T, 2)

@@ -79,7 +79,7 @@ class ParameterBreakdown(Widget):
         return one_of("dtype", proposal["value"], accounting.BYTES)
 
     def state(self) -> dict[str, Any]:
-        """Return what the page cannot know; the family is the same on every page, which adds it."""
+        """Return the traits that the page draws; the page adds the family of models."""
         names = ("config", "start", "path", "dtype")
         return {name: getattr(self, name) for name in names}
 

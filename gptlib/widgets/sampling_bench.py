@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
+from gptlib.widgets import foreign
 from gptlib.widgets.base import Widget, well_formed
 
 if TYPE_CHECKING:
@@ -189,8 +190,6 @@ def next_logits(
 
     Raises ``ValueError`` where the model does not take them, or answers for another vocabulary.
     """
-    import torch
-
     ids = [encoding.eot_token, *encoding.encode_ordinary(text), *added]
     most = getattr(getattr(model, "config", None), "context_length", None)
     if most is not None and len(ids) > most:
@@ -198,25 +197,15 @@ def next_logits(
             f"the prompt has {len(ids):,} tokens with the end-of-text token, but the model reads "
             f"at most {most:,}"
         )
-    module = model if isinstance(model, torch.nn.Module) else torch.nn.Identity()
-    device = next(module.parameters(), torch.empty(0)).device
-    was_training = module.training
-    module.eval()
-    try:
-        with torch.inference_mode():
-            logits = model(torch.tensor([ids], device=device))[0, -1].float().cpu()  # (V,)
-    except Exception as error:  # any model may be given, and fails in its own way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"the model does not take this prompt ({reason})") from error
-    finally:
-        module.train(was_training)
+    with foreign.reading(model, ids, "this prompt") as batch:
+        logits = model(batch)[0, -1].float().cpu()  # (V,)
     if logits.shape != (encoding.n_vocab,):
         raise ValueError(
             f"the model knows {logits.shape[-1]:,} tokens, the encoding {encoding.n_vocab:,}"
         )
     if not logits.isfinite().all():
         raise ValueError("the model's logits are not all finite numbers")
-    return logits.clone()
+    return logits.clone()  # and not a view of the logits of all tokens
 
 
 def pack(logits: Tensor) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import traitlets
 
-from gptlib.widgets import engine
+from gptlib.widgets import engine, foreign
 from gptlib.widgets.base import one_of, well_formed
 from gptlib.widgets.linker import linked
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import tiktoken
     from torch import Tensor, nn
 
-    from gptlib.story_grammar import Item, Option, Style
+    from gptlib.stories.notation import Item, Option, Style
 
 GRAMMAR = "stories_grammar.json"
 """The name of the grammar among a site's files, as :func:`grammar_json` writes it."""
@@ -171,7 +171,7 @@ def _follow(
     ids: Sequence[int], encoding: tiktoken.Encoding
 ) -> tuple[list[dict[int, float]], dict[str, Any]]:
     """Return what the grammar expects before each token, while it is a story's, and how it ends."""
-    from gptlib.story_surprise import Follower
+    from gptlib.stories.surprise import Follower
 
     follower = Follower(encoding)
     expected = []
@@ -216,8 +216,6 @@ def _shares(
 
 def _log_probabilities(model: nn.Module, encoding: tiktoken.Encoding, ids: list[int]) -> Tensor:
     """Return what a model gives each token before it reads it, after the end-of-text: (T, V)."""
-    import torch
-
     read = [encoding.eot_token, *ids[:-1]]
     config = getattr(model, "config", None)
     most = getattr(config, "context_length", None)
@@ -229,17 +227,8 @@ def _log_probabilities(model: nn.Module, encoding: tiktoken.Encoding, ids: list[
     size = getattr(config, "vocab_size", encoding.n_vocab)
     if size != encoding.n_vocab:
         raise ValueError(f"the model knows {size:,} tokens, the encoding {encoding.n_vocab:,}")
-    device = next(model.parameters(), torch.empty(0)).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode():
-            logits: Tensor = model(torch.tensor([read], device=device))[0].double().cpu()
-    except Exception as error:  # any model may be given, and fails in its own way
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        raise ValueError(f"the model does not take this story ({reason})") from error
-    finally:
-        model.train(was_training)
+    with foreign.reading(model, read, "this story") as batch:
+        logits: Tensor = model(batch)[0].double().cpu()
     if logits.shape != (len(read), encoding.n_vocab):
         raise ValueError(
             f"the model returns logits of shape {(1, *logits.shape)} for {len(read)} tokens of "
@@ -325,7 +314,7 @@ def grammar_json() -> str:
 
 
 def _option(option: Option) -> dict[str, Any]:
-    from gptlib.story_grammar import Word
+    from gptlib.stories.notation import Word
 
     weight = {"weight": option.weight} if option.weight > 1 else {}
     if isinstance(option, Word):
@@ -336,7 +325,7 @@ def _option(option: Option) -> dict[str, Any]:
 
 
 def _item(item: Item) -> str | dict[str, Any]:
-    from gptlib.story_grammar import Mention
+    from gptlib.stories.notation import Mention
 
     if isinstance(item, str):
         return item

@@ -69,7 +69,7 @@ class TrainingCost(Widget):
         return _checked_run(proposal["value"])
 
     def state(self) -> dict[str, Any]:
-        """Return what the page cannot know; it adds the family and the devices."""
+        """Return the traits that the page draws; the page adds the family and the devices."""
         return {"config": self.config, "run": self.run}
 
     def describe(self) -> str:

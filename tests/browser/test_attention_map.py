@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from gptlib import pretrained, tokenizer
-from gptlib.attention_maps import AttentionSteps, attention_maps
+from gptlib.activations import AttentionSteps, attention_maps
 from gptlib.widgets import AttentionMap, page
 from tests.browser import test_widgets_lab
 from tests.browser.conftest import lone_page, page_html, quiet_page, serve_folder

@@ -7,23 +7,23 @@ import json
 import random
 import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch.nn import functional
 
-from gptlib import generation, inside, pretrained, stories, tokenizer
-from gptlib.attention_maps import attention_maps
+from gptlib import activations, generation, pretrained, stories, tokenizer
+from gptlib.activations import attention_maps
 from gptlib.model import GPT
-from gptlib.widgets import engine
+from gptlib.widgets import engine, linker
 from tests.browser.conftest import ROOT, quiet_page, serve_folder
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 Page = playwright_api.Page
 
 MINI = ROOT / "gptlib" / "assets" / "mini"
+ENGINE = ("page/gpt_worker.js", "page/gpt.js")
 END = tokenizer.stories().eot_token
 HOSTILE = "<script>alert(1)</script>\u202e שלום 👩\u200d👩\u200d👧 \x00<|endoftext|> don't"
 
@@ -60,8 +60,9 @@ def mini() -> Iterator[GPT]:
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page that has the engine, the vocabulary and the weights, and nothing else."""
     folder = tmp_path_factory.mktemp("page")
-    for name in ("gpt.js", "gpt_worker.js"):
-        shutil.copy(Path(engine.__file__).parent / name, folder)
+    for name in ("lib/link.js", *(name for name, _ in linker.linked(*ENGINE))):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(linker.FOLDER / name, folder / name)
     shutil.copy(MINI / "model.safetensors", folder)
     (folder / "stories_vocabulary.json").write_text(engine.vocabulary_json("stories"))
     weights = (MINI / "model.safetensors").read_bytes()
@@ -171,9 +172,9 @@ def test_lens_and_scores_are_pytorchs(model: Page, mini: GPT) -> None:
     text = encoding.decode(encoding.encode_ordinary(stories.sample(1, seed=4)[0])[:100])
     (found,) = ask(model, "lens", text=text)
     ids = torch.tensor([found["ids"]])  # (1, T)
-    with torch.no_grad(), inside.record(mini) as r:
+    with torch.no_grad(), activations.record(mini) as r:
         mini(ids)
-    expected = inside.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
+    expected = activations.logit_lens(mini, r.residual)[:, 0].softmax(-1)  # (E, T, V)
     ends, size = expected.shape[:2]
     assert (found["ends"], size) == (5, 101)
     best = torch.tensor(found["best"]).view(ends, size, 5)
@@ -245,14 +246,14 @@ def test_a_load_that_fails_is_one_clear_message(page: Page, address: str) -> Non
 
 
 def test_it_runs_from_blob_urls_as_in_jupyter(page: Page, address: str) -> None:
-    """Python sends the two files as text, and the weights as bytes."""
+    """Python sends the modules as text, and the weights as bytes."""
     page.goto(address)
     page.wait_for_function("window.ready")
     found = page.evaluate(
-        """async () => {
-          const blob = async (name) => URL.createObjectURL(
-            new Blob([await (await fetch(name)).text()], { type: "text/javascript" }));
-          const [gpt, worker] = [await blob("gpt.js"), await blob("gpt_worker.js")];
+        """async (modules) => {
+          const { link } = await import("./lib/link.js");
+          const urls = link(modules);
+          const [worker, gpt] = [urls["page/gpt_worker.js"], urls["page/gpt.js"]];
           const { connect } = await import(worker);
           const model = connect({ worker, gpt });
           const bytes = await (await fetch("model.safetensors")).arrayBuffer();
@@ -261,6 +262,7 @@ def test_it_runs_from_blob_urls_as_in_jupyter(page: Page, address: str) -> None:
           const { ids } = await model.ask("feed", { text: "One day" });
           model.close();
           return ids;
-        }"""
+        }""",
+        linker.linked(*ENGINE),
     )
     assert found == [END, *tokenizer.stories().encode_ordinary("One day")]

@@ -350,7 +350,8 @@ def test_taken_off_the_page_while_it_writes(page: Page, address: str) -> None:
     wait_for_text(root, 30)
     assert len(page.workers) == 1
     page.evaluate(
-        "import('./page/host.js').then((host) => host.unmount(document.querySelector('.gptlib-widget')))"
+        "import('./page/host.js')"
+        ".then((host) => host.unmount(document.querySelector('.gptlib-widget')))"
     )
     page.wait_for_timeout(200)
     assert page.workers == []

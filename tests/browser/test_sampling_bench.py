@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +12,7 @@ import torch
 from gptlib import tokenizer
 from gptlib.generation import next_probabilities
 from gptlib.widgets import SamplingBench, page
-from tests.browser.conftest import quiet_page, serve_folder
+from tests.browser.conftest import page_html, quiet_page, serve_folder
 from tests.test_sampling_bench import given_logits, normal
 
 playwright_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
@@ -32,20 +30,13 @@ LOGITS[[0, 10, 220, 300, 400]] = torch.tensor([7.0, 7.4, 6.8, 7.8, 8.2])  # byte
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """Serve a page as Python stores it, and one whose widget takes itself for live."""
     folder = tmp_path_factory.mktemp("bench")
-    for name in ("sampling_bench.js", "host.js", "style.css"):  # all that such a page loads
-        shutil.copy(Path(page.__file__).with_name(name), folder)
+    page.write_files(folder)
     widget = SamplingBench(given_logits(LOGITS), PROMPTS, tokenizer.stories())
     live = {"live": True, "typed": {}, "error": ""}
     for name, more in (("index", {}), ("live", live)):
         state = {**widget.state(), **more}
         (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Bench</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-            "<style>:root { color-scheme: light dark } main { max-width: 736px; margin: auto }"
-            "</style></head><body><main><h1>Sampling</h1>"
-            + page.widget_html(widget._module, state, widget.describe())
-            + '</main><script type="module" src="host.js"></script></body></html>',
+            page_html("Bench", page.widget_html(widget._module, state, widget.describe())),
             encoding="utf-8",
         )
     yield from serve_folder(folder)

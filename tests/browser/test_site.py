@@ -66,6 +66,7 @@ def test_page_is_whole_on_a_desktop_by_day_and_on_a_phone_by_night(browser, site
         )
         wide = [_overflow(page)]
         _look(page, phone, "dark")
+        _scroll_through(page)
         wide.append(_overflow(page))
         page.evaluate(_A_FEW_TOKENS_OF_EACH_KIND)
         violations = _violations(page)
@@ -101,7 +102,6 @@ def _watched(page, site: str) -> tuple[list[str], list[str], Callable[[], dict[s
 def _look(page, viewport: dict[str, int], scheme: str) -> None:
     page.set_viewport_size(viewport)
     page.emulate_media(color_scheme=scheme, reduced_motion="reduce")
-    _scroll_through(page)
 
 
 def _overflow(page) -> int:

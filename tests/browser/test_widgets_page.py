@@ -267,7 +267,9 @@ def test_no_accessibility_violation(page: Page, site: str, widget: str, theme: s
 @pytest.mark.parametrize("widget", WIDGETS)
 def test_theme_of_the_page_is_the_widgets(page: Page, site: str, widget: str) -> None:
     def ground() -> str:
-        return str(root.evaluate("root => getComputedStyle(root.firstChild).backgroundColor"))
+        return str(
+            root.evaluate("root => getComputedStyle(root.firstElementChild).backgroundColor")
+        )
 
     root = show(page, site, widget)
     seen = set()

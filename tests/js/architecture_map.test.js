@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as map from "../../gptlib/widgets/architecture_map.js";
+import * as accounting from "../../gptlib/widgets/lib/accounting.js";
+import { formatCount, formatShare, formatShort } from "../../gptlib/widgets/lib/numbers.js";
 
 const GPT2 = {
   name: "gpt2",
@@ -15,14 +17,14 @@ const GPT2 = {
 };
 
 test("GPT-2 small has 124,439,808 parameters, and more without the tie", () => {
-  assert.equal(map.total(GPT2), 124_439_808);
-  assert.equal(map.total({ ...GPT2, tie_head: false }), 163_037_184);
-  assert.equal(map.total({ ...GPT2, tie_head: false, qkv_bias: false }), 163_009_536);
+  assert.equal(accounting.total(GPT2), 124_439_808);
+  assert.equal(accounting.total({ ...GPT2, tie_head: false }), 163_037_184);
+  assert.equal(accounting.total({ ...GPT2, tie_head: false, qkv_bias: false }), 163_009_536);
 });
 
 test("the blocks' parameters add up to the model's", () => {
-  const all = map.parameters(GPT2);
-  for (const [name, count] of Object.entries(map.blockParameters(GPT2))) {
+  const all = accounting.parameters(GPT2);
+  for (const [name, count] of Object.entries(accounting.blockParameters(GPT2))) {
     assert.equal(all[name], 12 * count);
   }
 });
@@ -30,7 +32,7 @@ test("the blocks' parameters add up to the model's", () => {
 test("a formula stands beside every count, and says the same", () => {
   const [V, T, C] = [50257, 1024, 768];
   for (const config of [GPT2, { ...GPT2, tie_head: false, qkv_bias: false }]) {
-    const counts = { ...map.parameters(config), ...map.blockParameters(config) };
+    const counts = { ...accounting.parameters(config), ...accounting.blockParameters(config) };
     for (const block of map.BLOCKS) {
       const formula = block.formula?.(config) ?? "";
       const js = formula.replaceAll("·", "*").replaceAll("²", "**2").replaceAll(" ", "");
@@ -52,18 +54,18 @@ test("what one block gives, the next one takes", () => {
 });
 
 test("numbers for people", () => {
-  assert.equal(map.formatCount(0), "0");
-  assert.equal(map.formatCount(999), "999");
-  assert.equal(map.formatCount(174_563_733_504), "174,563,733,504");
-  assert.equal(map.formatShort(768), "768");
-  assert.equal(map.formatShort(1536), "1.54k");
-  assert.equal(map.formatShort(999_999), "1M");
-  assert.equal(map.formatShort(124_439_808), "124M");
-  assert.equal(map.formatShort(1_557_611_200), "1.56B");
-  assert.equal(map.formatShare(0), "0%");
-  assert.equal(map.formatShare(0.00000001), "< 0.01%");
-  assert.equal(map.formatShare(0.00031), "0.03%");
-  assert.equal(map.formatShare(0.3102), "31.0%");
+  assert.equal(formatCount(0), "0");
+  assert.equal(formatCount(999), "999");
+  assert.equal(formatCount(174_563_733_504), "174,563,733,504");
+  assert.equal(formatShort(768), "768");
+  assert.equal(formatShort(1536), "1.54k");
+  assert.equal(formatShort(999_999), "1M");
+  assert.equal(formatShort(124_439_808), "124M");
+  assert.equal(formatShort(1_557_611_200), "1.56B");
+  assert.equal(formatShare(0), "0%");
+  assert.equal(formatShare(0.00000001), "< 0.01%");
+  assert.equal(formatShare(0.00031), "0.03%");
+  assert.equal(formatShare(0.3102), "31.0%");
 });
 
 test("shapes in numbers, written as Python writes them", () => {
@@ -75,7 +77,7 @@ test("shapes in numbers, written as Python writes them", () => {
 
 test("names that a reader knows", () => {
   const names = ["mini", "gpt2", "gpt2-medium", "gpt2-xl", "gpt3-2.7b", "gpt3", "other"];
-  assert.deepEqual(names.map(map.modelName), [
+  assert.deepEqual(names.map(accounting.modelName), [
     "Mini",
     "GPT-2 small",
     "GPT-2 medium",

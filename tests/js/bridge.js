@@ -5,7 +5,7 @@
 import { readFileSync } from "node:fs";
 import { createInterface } from "node:readline";
 
-import { ranksOf } from "../../gptlib/widgets/token_explorer.js";
+import { ranksOf } from "../../gptlib/widgets/lib/bpe.js";
 
 const vocabularies = new Map();
 

@@ -1,6 +1,10 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { formatChance, formatCount, megabytes } from "../../gptlib/widgets/lib/numbers.js";
+import { nearest, STOPS } from "../../gptlib/widgets/lib/sampling.js";
+import * as session from "../../gptlib/widgets/lib/session.js";
+import { labelOfText } from "../../gptlib/widgets/lib/tokens.js";
 import * as playground from "../../gptlib/widgets/playground.js";
 
 const near = (found, expected, error = 1e-9) =>
@@ -11,19 +15,19 @@ const token = (loss, text = "x") => ({ id: 1, text, loss, alternatives: null });
 /** @param {string[]} texts what each token completes */
 function grouped(...texts) {
   const groups = [];
-  texts.forEach((text, i) => playground.addToGroups(groups, text, i, text === "END"));
+  texts.forEach((text, i) => session.addToGroups(groups, text, i, text === "END"));
   return groups;
 }
 
 test("each place has a seed of its own, always the same", () => {
   const seeds = new Set();
   for (let seed = 0; seed < 50; seed++) {
-    for (let index = 1; index < 300; index++) seeds.add(playground.seedAt(seed, index));
+    for (let index = 1; index < 300; index++) seeds.add(session.seedAt(seed, index));
   }
   assert.equal(seeds.size, 50 * 299);
   for (const seed of seeds) assert.ok(Number.isInteger(seed) && seed >= 0 && seed < 2 ** 32);
-  assert.equal(playground.seedAt(7, 11), playground.seedAt(7, 11));
-  assert.ok(playground.seedAt(2 ** 32 - 1, 1) >= 0);
+  assert.equal(session.seedAt(7, 11), session.seedAt(7, 11));
+  assert.ok(session.seedAt(2 ** 32 - 1, 1) >= 0);
 });
 
 test("what surprises more has the stronger color, up to an end", () => {
@@ -40,15 +44,15 @@ test("tokens that end within a character wait for the one that completes it", ()
   assert.deepEqual(half, { text: "", first: 0, last: 0, open: true });
   assert.deepEqual([end.first, after.first], [1, 2]);
   const groups = [];
-  playground.addToGroups(groups, "", 0, true); // the end-of-text token has no text
-  playground.addToGroups(groups, "Once", 1);
+  session.addToGroups(groups, "", 0, true); // the end-of-text token has no text
+  session.addToGroups(groups, "Once", 1);
   assert.equal(groups.length, 2);
 });
 
 test("the loss of a character is that of all its tokens", () => {
   const tokens = [token(null), token(1), token(2.5), token(null)];
-  assert.equal(playground.lossOf(tokens, { first: 1, last: 2 }), 3.5);
-  assert.equal(playground.lossOf(tokens, { first: 1, last: 3 }), null);
+  assert.equal(session.lossOf(tokens, { first: 1, last: 2 }), 3.5);
+  assert.equal(session.lossOf(tokens, { first: 1, last: 3 }), null);
   assert.deepEqual(playground.summarize(tokens), { count: 2, sum: 3.5, mean: 1.75 });
   assert.deepEqual(playground.summarize([]), { count: 0, sum: 0, mean: 0 });
 });
@@ -72,7 +76,7 @@ test("Python's example becomes tokens, and what may follow them", () => {
   ]);
   assert.equal(tokens[1].loss, 0.5);
   assert.deepEqual([next[0].id, next[0].text], [9, "b"]);
-  assert.equal(playground.formatShare(next[0].own), ">99.9%"); // it was rounded to 1
+  assert.equal(formatChance(next[0].own), ">99.9%"); // it was rounded to 1
 });
 
 test("a head's looks, the most first, and only at what is in view", () => {
@@ -94,23 +98,23 @@ test("the bars of losses stand on the ground, and end at the scale's end", () =>
 });
 
 test("a slider stands at the stop that is nearest", () => {
-  assert.equal(playground.STOPS.temperature[playground.nearest("temperature", 0.71)], 0.7);
-  assert.equal(playground.STOPS.top_k[playground.nearest("top_k", 44)], 40);
-  assert.equal(playground.STOPS.top_p[playground.nearest("top_p", null)], null);
-  assert.equal(playground.STOPS.top_k[playground.nearest("top_k", 100)], 100);
+  assert.equal(STOPS.temperature[nearest("temperature", 0.71)], 0.7);
+  assert.equal(STOPS.top_k[nearest("top_k", 44)], 40);
+  assert.equal(STOPS.top_p[nearest("top_p", null)], null);
+  assert.equal(STOPS.top_k[nearest("top_k", 100)], 100);
 });
 
 test("shares never lie about 0 and 1", () => {
-  const shares = [0, 1e-9, 0.0042, 0.123, 0.99999, 1].map(playground.formatShare);
+  const shares = [0, 1e-9, 0.0042, 0.123, 0.99999, 1].map(formatChance);
   assert.deepEqual(shares, ["0%", "<0.01%", "0.42%", "12.3%", ">99.9%", "100%"]);
-  assert.equal(playground.formatCount(12_345), "12,345");
-  assert.equal(playground.megabytes(4_449_456), "4.4");
+  assert.equal(formatCount(12_345), "12,345");
+  assert.equal(megabytes(4_449_456), "4.4");
 });
 
 test("a token's label shows what leaves no ink, and can be spoken", () => {
-  const labels = [" the", "\n", "\u202e", "<b>", "\u0301", ""].map(playground.label);
+  const labels = [" the", "\n", "\u202e", "<b>", "\u0301", ""].map(labelOfText);
   assert.deepEqual(labels, ["␣the", "⏎", "⟨U+202E⟩", "<b>", "◌\u0301", "⟨part of a character⟩"]);
-  assert.deepEqual(["␣the", "␣", "⏎"].map(playground.spoken), ["the", "space", "line break"]);
+  assert.deepEqual(["␣the", "␣", "⏎"].map(playground.inWords), ["the", "space", "line break"]);
 });
 
 test("text flows: the spaces before a word belong to no button", () => {

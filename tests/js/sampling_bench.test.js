@@ -1,6 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { formatChance, formatCount } from "../../gptlib/widgets/lib/numbers.js";
+import { nearest, STOPS } from "../../gptlib/widgets/lib/sampling.js";
+import { label, spoken } from "../../gptlib/widgets/lib/tokens.js";
 import * as bench from "../../gptlib/widgets/sampling_bench.js";
 
 const OFF = { temperature: 1, top_k: null, top_p: null };
@@ -137,12 +140,12 @@ test("random numbers are even and known", () => {
 });
 
 test("sliders stand at the nearest stop, and say the value itself", () => {
-  assert.equal(bench.nearest("temperature", 0), 0);
-  assert.equal(bench.STOPS.temperature[bench.nearest("temperature", 0.72)], 0.7);
-  assert.equal(bench.STOPS.top_k[bench.nearest("top_k", 47)], 50);
-  assert.equal(bench.nearest("top_p", null), bench.STOPS.top_p.length - 1);
-  for (const [name, stops] of Object.entries(bench.STOPS)) {
-    stops.forEach((value, i) => assert.equal(bench.nearest(name, value), i, `${name} ${value}`));
+  assert.equal(nearest("temperature", 0), 0);
+  assert.equal(STOPS.temperature[nearest("temperature", 0.72)], 0.7);
+  assert.equal(STOPS.top_k[nearest("top_k", 47)], 50);
+  assert.equal(nearest("top_p", null), STOPS.top_p.length - 1);
+  for (const [name, stops] of Object.entries(STOPS)) {
+    stops.forEach((value, i) => assert.equal(nearest(name, value), i, `${name} ${value}`));
   }
   assert.equal(bench.formatSetting("temperature", 1), "1.00");
   assert.equal(bench.formatSetting("temperature", 0.123), "0.123");
@@ -151,25 +154,25 @@ test("sliders stand at the nearest stop, and say the value itself", () => {
 });
 
 test("numbers for people", () => {
-  assert.equal(bench.formatShare(0), "0%");
-  assert.equal(bench.formatShare(1e-9), "<0.01%");
-  assert.equal(bench.formatShare(0.00512), "0.51%");
-  assert.equal(bench.formatShare(0.0996), "10.0%");
-  assert.equal(bench.formatShare(0.99996), ">99.9%");
-  assert.equal(bench.formatShare(1), "100%");
+  assert.equal(formatChance(0), "0%");
+  assert.equal(formatChance(1e-9), "<0.01%");
+  assert.equal(formatChance(0.00512), "0.51%");
+  assert.equal(formatChance(0.0996), "10.0%");
+  assert.equal(formatChance(0.99996), ">99.9%");
+  assert.equal(formatChance(1), "100%");
   assert.equal(bench.formatPerplexity(7.6), "7.60");
   assert.equal(bench.formatPerplexity(1234.5), "1,235");
-  assert.equal(bench.formatCount(48_257), "48,257");
+  assert.equal(formatCount(48_257), "48,257");
   assert.equal(bench.scaleEnd(0.2), 0.2);
   assert.equal(bench.scaleEnd(0.21), 0.5);
   assert.equal(bench.scaleEnd(0.97), 1);
 });
 
 test("any token can be seen and said", () => {
-  assert.equal(bench.label(" fox"), "␣fox");
-  assert.equal(bench.label("\n"), "⏎");
-  assert.equal(bench.label("<|endoftext|>"), "<|endoftext|>");
-  assert.equal(bench.label(" \xe2\x80"), "␣⟨E2 80⟩");
-  assert.equal(bench.label("\xf0\x9f\x99\x82"), "🙂");
-  assert.equal(bench.spoken("␣fox"), "space fox");
+  assert.equal(label(" fox"), "␣fox");
+  assert.equal(label("\n"), "⏎");
+  assert.equal(label("<|endoftext|>"), "<|endoftext|>");
+  assert.equal(label(" \xe2\x80"), "␣⟨E2 80⟩");
+  assert.equal(label("\xf0\x9f\x99\x82"), "🙂");
+  assert.equal(spoken("␣fox"), "space fox");
 });

@@ -1,15 +1,17 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import * as bpe from "../../gptlib/widgets/lib/bpe.js";
+import { plural } from "../../gptlib/widgets/lib/numbers.js";
 import * as explorer from "../../gptlib/widgets/token_explorer.js";
 
 const bytes = (text) => new TextEncoder().encode(text);
 const byteTokens = Array.from({ length: 256 }, (_, i) => String.fromCharCode(i));
 const vocabulary = (...merged) =>
-  explorer.ranksOf({ name: "test", tokens: [...byteTokens, ...merged, null] });
+  bpe.ranksOf({ name: "test", tokens: [...byteTokens, ...merged, null] });
 
 test("pieces are GPT-2's", () => {
-  assert.deepEqual(explorer.pieces("I'll say: don't 12 34!"), [
+  assert.deepEqual(bpe.pieces("I'll say: don't 12 34!"), [
     "I",
     "'ll",
     " say",
@@ -20,29 +22,29 @@ test("pieces are GPT-2's", () => {
     " 34",
     "!",
   ]);
-  assert.deepEqual(explorer.pieces("a  b \n"), ["a", " ", " b", " \n"]);
-  assert.deepEqual(explorer.pieces(""), []);
+  assert.deepEqual(bpe.pieces("a  b \n"), ["a", " ", " b", " \n"]);
+  assert.deepEqual(bpe.pieces(""), []);
 });
 
 test("white space is Unicode's, not JavaScript's", () => {
-  assert.deepEqual(explorer.pieces("a\u0085b"), ["a", "\u0085", "b"]); // white space only there
-  assert.deepEqual(explorer.pieces("\ufeff!"), ["\ufeff!"]); // white space only in JavaScript
-  assert.deepEqual(explorer.pieces("\u180e!"), ["\u180e!"]); // once was, is no longer
+  assert.deepEqual(bpe.pieces("a\u0085b"), ["a", "\u0085", "b"]); // white space only there
+  assert.deepEqual(bpe.pieces("\ufeff!"), ["\ufeff!"]); // white space only in JavaScript
+  assert.deepEqual(bpe.pieces("\u180e!"), ["\u180e!"]); // once was, is no longer
 });
 
 test("no piece is lost", () => {
   const text = "a\u00a0\u3000b\t\t'S ''ll ²٣ 👩‍👩‍👧 e\u0301 漢字\r\n \n";
-  assert.equal(explorer.pieces(text).join(""), text);
+  assert.equal(bpe.pieces(text).join(""), text);
 });
 
 test("merges take the lowest rank first, then the leftmost pair", () => {
-  assert.deepEqual(explorer.mergePiece("aaaa", vocabulary("aa")), ["aa", "aa"]);
-  assert.deepEqual(explorer.mergePiece("aaa", vocabulary("aa")), ["aa", "a"]);
-  assert.deepEqual(explorer.mergePiece("abc", vocabulary("bc", "ab")), ["a", "bc"]);
-  assert.deepEqual(explorer.mergePiece("abc", vocabulary("ab", "abc")), ["abc"]);
-  assert.deepEqual(explorer.mergePiece("x", vocabulary()), ["x"]);
+  assert.deepEqual(bpe.mergePiece("aaaa", vocabulary("aa")), ["aa", "aa"]);
+  assert.deepEqual(bpe.mergePiece("aaa", vocabulary("aa")), ["aa", "a"]);
+  assert.deepEqual(bpe.mergePiece("abc", vocabulary("bc", "ab")), ["a", "bc"]);
+  assert.deepEqual(bpe.mergePiece("abc", vocabulary("ab", "abc")), ["abc"]);
+  assert.deepEqual(bpe.mergePiece("x", vocabulary()), ["x"]);
   // The first merge opens a pair of a lower rank, which comes before the second merge of its kind.
-  assert.deepEqual(explorer.mergePiece("abab", vocabulary("aba", "ab")), ["aba", "b"]);
+  assert.deepEqual(bpe.mergePiece("abab", vocabulary("aba", "ab")), ["aba", "b"]);
 });
 
 test("tokens cover the bytes of the text", () => {
@@ -106,7 +108,7 @@ test("stored lists are unpacked", () => {
 });
 
 test("words for counts", () => {
-  assert.equal(explorer.plural(0, "token"), "0 tokens");
-  assert.equal(explorer.plural(1, "token"), "1 token");
-  assert.equal(explorer.plural(12345, "byte"), "12,345 bytes");
+  assert.equal(plural(0, "token"), "0 tokens");
+  assert.equal(plural(1, "token"), "1 token");
+  assert.equal(plural(12345, "byte"), "12,345 bytes");
 });

@@ -62,7 +62,6 @@ function mount(name, traits, setUp, model, el) {
     waiting = false;
     if (closed) return;
     render(parts.view(), root);
-    for (const control of root.querySelectorAll(CONTROLS)) control.setAttribute(...KEYS);
     parts.drawn?.();
   };
   const update = () => {
@@ -74,12 +73,14 @@ function mount(name, traits, setUp, model, el) {
     for (const [trait, value] of Object.entries(values)) model.set(trait, value);
     model.save_changes();
   };
+  const keys = keepKeys(root);
   const parts = setUp({ model, root, update, save });
   for (const trait of traits) model.on(`change:${trait}`, update);
   el.append(root);
   draw();
   return () => {
     closed = true;
+    keys.disconnect();
     for (const trait of traits) model.off(`change:${trait}`, update);
     parts.close?.();
   };
@@ -88,8 +89,23 @@ function mount(name, traits, setUp, model, el) {
 /** JupyterLab takes keys as its own, unless what has the focus carries this attribute.
  * @type {[string, string]} */
 const KEYS = ["data-lm-suppress-shortcuts", "true"];
-const CONTROLS = ":is(button, input, select, textarea, summary, a, [tabindex])" +
-  `:not([${KEYS[0]}])`;
+const FOCUSABLE = "button, input, select, textarea, summary, a, [tabindex]";
+
+/**
+ * Mark all that can have the focus, as it is drawn.
+ * @param {HTMLElement} root
+ */
+function keepKeys(root) {
+  const observer = new MutationObserver((changes) => {
+    for (const added of changes.flatMap(({ addedNodes }) => [...addedNodes])) {
+      if (!(added instanceof Element)) continue;
+      if (added.matches(FOCUSABLE)) added.setAttribute(...KEYS);
+      for (const control of added.querySelectorAll(FOCUSABLE)) control.setAttribute(...KEYS);
+    }
+  });
+  observer.observe(root, { childList: true, subtree: true });
+  return observer;
+}
 
 let names = 0;
 
@@ -181,9 +197,16 @@ export const guard = directive(Guard);
 // Controls
 
 /**
- * @typedef {{ class?: string, label?: string, pressed?: boolean, disabled?: boolean,
- *   data?: Record<string, string> }} ButtonOptions  `disabled` leaves it focusable
+ * A button.
+ * @param {unknown} content
+ * @param {() => void} act
+ * @param {{ class?: string, pressed?: boolean, disabled?: boolean }} [more]
  */
+export const button = (content, act, more = {}) =>
+  html`
+    <button type="button" class=${more.class ?? "gptlib-button"} ?disabled=${more.disabled ?? false}
+      aria-pressed=${more.pressed ?? nothing} @click=${act}>${content}</button>
+  `;
 
 /**
  * A list of which one is chosen.

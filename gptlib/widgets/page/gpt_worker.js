@@ -548,8 +548,9 @@ class Line {
  * URLs, which must be named.
  * @param {{ worker?: string, gpt?: string }} [urls]
  */
-export const connect = ({ worker = import.meta.url, gpt = "" } = {}) =>
-  new Line(worker, gpt || new URL("gpt.js", worker).href);
+export const connect = (
+  { worker = import.meta.url, gpt = new URL("gpt.js", import.meta.url).href } = {},
+) => new Line(worker, gpt);
 
 /**
  * Start a worker and load a model into it; where that fails, the worker is closed.

@@ -2,8 +2,8 @@
 
 PyTorch's own format (``torch.distributed.checkpoint``) in a folder named for its step, with a file
 ``training.json`` beside it, which lists the others. Any number of ranks can read what any number
-wrote. Unlike the files of :mod:`gptlib.checkpoints`, PyTorch's ``.metadata`` is a pickle, which can
-run any program: read only checkpoints that you trust.
+wrote. Unlike the files of :mod:`gptlib.training.checkpoints`, PyTorch's ``.metadata`` is a pickle,
+which can run any program: read only checkpoints that you trust.
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
 
-from gptlib import checkpoints
-from gptlib.checkpoints import CheckpointError, Run
 from gptlib.config import GPTConfig
 from gptlib.history import History
 from gptlib.model import GPT
+from gptlib.training import checkpoints
+from gptlib.training.checkpoints import CheckpointError, Run
 
 FORMAT = "gptlib sharded checkpoint"
 
@@ -60,7 +60,7 @@ def resume(run: Run, folder: str | Path) -> History:
     """Put the newest checkpoint into the run, written by however many ranks; return its history.
 
     In a folder without one nothing is changed, and the history is empty. Raises
-    :class:`gptlib.checkpoints.CheckpointError` if it is not whole, or of another run.
+    :class:`gptlib.training.checkpoints.CheckpointError` if it is not whole, or of another run.
     """
     place = _on_first(lambda: checkpoints.latest(folder))
     if place is None:
@@ -94,7 +94,7 @@ def load(place: str | Path) -> GPT:
 def read_record(place: Path) -> dict[str, Any]:
     """Return what ``training.json`` says.
 
-    Raises :class:`gptlib.checkpoints.CheckpointError` unless all files are whole.
+    Raises :class:`gptlib.training.checkpoints.CheckpointError` unless all files are whole.
     """
     record = checkpoints.read_record(place, FORMAT)
     for name, n_bytes in record["files"].items():

@@ -2,7 +2,7 @@
 
 A grammar is a text file of word lists and rules. ``assets/stories.grammar`` explains the
 notation at its top and is the example to imitate. This module turns such a text into objects
-and proves that every text has at most one derivation; ``story_engine`` samples, reads and
+and proves that every text has at most one derivation; ``engine`` samples, reads and
 counts with them.
 
 Why one derivation: at each choice, no option may begin with the text that begins another

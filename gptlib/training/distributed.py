@@ -24,10 +24,11 @@ from torch.distributed.rendezvous import rendezvous
 from torch.distributed.tensor import DTensor
 from torch.nn.parallel import DistributedDataParallel
 
-from gptlib import checkpoints, sharded_checkpoints, training
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
-from gptlib.training import TrainingConfig, TrainingRun, cross_entropy, in_mode
+from gptlib.model import in_mode
+from gptlib.training import checkpoints, loop, sharded
+from gptlib.training.loop import TrainingConfig, TrainingRun, cross_entropy
 
 
 class DisagreementError(ValueError):
@@ -116,15 +117,13 @@ def train_distributed(
     """
     if sharding not in ("ddp", "fsdp"):
         raise ValueError(f'sharding must be "ddp" or "fsdp", not {sharding!r}')
-    optimizer, rank = training.adamw(model, config), dist.get_rank()
+    optimizer, rank = loop.adamw(model, config), dist.get_rank()
     run = DistributedRun(model, optimizer, config, batches, list(held_out), folder, rank)
     _require_agreement(run, sharding)
     run.distribute(sharding)
-    with sharded_checkpoints.locked(folder), _views_allowed():
-        history = sharded_checkpoints.resume(run, folder) if folder else History()
-        training.take_steps(
-            run, history, progress and rank == 0, on_evaluate if rank == 0 else None
-        )
+    with sharded.locked(folder), _views_allowed():
+        history = sharded.resume(run, folder) if folder else History()
+        loop.take_steps(run, history, progress and rank == 0, on_evaluate if rank == 0 else None)
     return history
 
 
@@ -142,7 +141,7 @@ class DistributedRun(TrainingRun):
     def distribute(self, sharding: str) -> None:
         """Give the model to all ranks, and make the optimizer of what this rank holds of it."""
         device = _device()
-        training.lay_by_rows(self.model)
+        loop.lay_by_rows(self.model)
         self.whole: nn.Module = self.model
         self.scale = float(dist.get_world_size())
         if sharding == "ddp":
@@ -157,7 +156,7 @@ class DistributedRun(TrainingRun):
                 fully_shard(block, mesh=mesh)
             fully_shard(self.model, mesh=mesh)  # what is in no block
             self.scale /= _mean_of_ones(device)
-        self.optimizer = training.adamw(self.model, self.config)
+        self.optimizer = loop.adamw(self.model, self.config)
 
     def compute_gradients(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Leave the gradient of a whole batch, as :func:`compute_gradients` does."""
@@ -176,7 +175,7 @@ class DistributedRun(TrainingRun):
 
     def save(self, history: History, folder: str | Path) -> None:
         """Save a checkpoint in the folder, each rank what it holds."""
-        sharded_checkpoints.save(self, history, folder)
+        sharded.save(self, history, folder)
 
 
 def _mean_of_ones(device: torch.device) -> float:
@@ -217,7 +216,7 @@ def compute_gradients(run: DistributedRun, inputs: Tensor, targets: Tensor) -> t
     total = torch.zeros((), device=device)
     for number, (rows, wanted) in enumerate(zip(*halves, strict=True), start=1):
         with _exchanging(run.whole, now=number == n_pieces):
-            with training.autocast(device, config.precision):
+            with loop.autocast(device, config.precision):
                 logits = run.whole(rows.to(device))  # (B / world / n_pieces, T, V)
             loss = _loss(logits, wanted, n_targets)
             (loss * run.scale).backward()  # type: ignore[no-untyped-call]
@@ -279,7 +278,7 @@ def _require_agreement(run: TrainingRun, sharding: str) -> None:
         "sharding": sharding,
         "folder": str(run.folder),
         "held-out targets": [int((targets != IGNORED).sum()) for _, targets in run.held_out],
-        "arithmetic": training.computes_bfloat16(_device()),
+        "arithmetic": loop.computes_bfloat16(_device()),
     }
     ours = {**run.identity(), "call": call}
     everyone: list[Any] = [None] * dist.get_world_size()

@@ -19,8 +19,8 @@ import regex
 import tiktoken
 
 from gptlib import stories
-from gptlib.story_engine import Memory, begin, resolve
-from gptlib.story_grammar import Draw, Grammar, Item, Line
+from gptlib.stories.engine import Memory, begin, resolve
+from gptlib.stories.notation import Draw, Grammar, Item, Line
 from gptlib.tokenizer import END_OF_TEXT
 
 

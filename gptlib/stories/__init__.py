@@ -14,9 +14,9 @@ from importlib.resources import files
 from random import Random
 from typing import TYPE_CHECKING
 
-from gptlib import story_engine as engine
-from gptlib.story_grammar import Grammar, parse
-from gptlib.story_judge import Verdict, judge_text
+from gptlib.stories import engine as engine
+from gptlib.stories.notation import Grammar, parse
+from gptlib.stories.verdict import Verdict, judge_text
 
 if TYPE_CHECKING:
     from tiktoken import Encoding

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from gptlib.generation import KVCache, next_logits
+from gptlib.generation import next_logits
+from gptlib.kv_cache import KVCache
 from gptlib.model import GPT
 
 # PyTorch compiles lengths of 0 and 1, and views of a whole tensor, as cases of their own. The few

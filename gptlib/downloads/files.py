@@ -4,24 +4,23 @@ from __future__ import annotations
 
 import contextlib
 import os
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
+
+import platformdirs
 
 
 def folder() -> Path:
     """Return the course's cache folder, which need not exist yet.
 
     It is what the environment variable ``GPTLIB_CACHE`` names; otherwise ``gptlib`` in the
-    system's folder for caches: ``XDG_CACHE_HOME`` or ``~/.cache``, on Windows ``LOCALAPPDATA``.
+    system's folder for caches: on Linux, ``XDG_CACHE_HOME`` or ``~/.cache``.
     """
     if chosen := os.environ.get("GPTLIB_CACHE"):
         return Path(chosen).expanduser()
-    variable = "LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME"
-    base = os.environ.get(variable)
-    return (Path(base) if base else Path.home() / ".cache") / "gptlib"
+    return platformdirs.user_cache_path("gptlib", appauthor=False)
 
 
 def prepare(place: str | Path | None = None) -> Path:

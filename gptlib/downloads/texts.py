@@ -15,7 +15,7 @@ from typing import BinaryIO
 from urllib.parse import urlsplit
 
 from gptlib import __version__
-from gptlib import cache as caches
+from gptlib.downloads import files
 
 #: For how many seconds nothing may arrive before a connection counts as cut.
 TIMEOUT = 30.0
@@ -77,13 +77,13 @@ def fetch(text: str | Text, cache: str | Path | None = None) -> Path:
     same text at once: one downloads it, the other waits.
 
     Raises ``ValueError`` for a name that is not in :data:`TEXTS`, :class:`FetchError` if the text
-    cannot be had, and ``OSError`` if the cache folder (``cache``, or :func:`gptlib.cache.folder`)
-    cannot be written.
+    cannot be had, and ``OSError`` if the cache folder (``cache``, or
+    :func:`gptlib.downloads.files.folder`) cannot be written.
     """
     from filelock import FileLock  # here, as is stories below: both take long to import
 
     text = find(text) if isinstance(text, str) else text
-    folder = caches.prepare(cache)
+    folder = files.prepare(cache)
     path = folder / f"{text.name}-{text.sha256[:12]}.txt"
     part = path.with_suffix(".part")
     with FileLock(path.with_suffix(".lock")):
@@ -97,7 +97,7 @@ def fetch(text: str | Text, cache: str | Path | None = None) -> Path:
         except FetchError:
             raise
         except OSError as error:
-            raise caches.unwritable(folder, error) from None
+            raise files.unwritable(folder, error) from None
     return path
 
 

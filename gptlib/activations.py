@@ -1,4 +1,4 @@
-"""Looking inside a GPT: record what flows through it, change it, and score what its heads look at.
+"""Looking inside a GPT: where it attends, what flows through it, and what a change of it does.
 
 Shapes: ``L`` layers, ``B`` texts read at once, ``T`` tokens, ``C`` channels, ``H`` heads, ``D``
 channels of one head, ``V`` vocabulary. The model's own code runs as it is: everything here goes
@@ -7,17 +7,73 @@ through PyTorch's hooks, which are taken away again.
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
-from gptlib.attention_maps import attention_steps
-from gptlib.model import GPT
+from gptlib.model import GPT, CausalSelfAttention, in_mode
+
+# ---- Attention, step by step -------------------------------------------------------------------
+
+
+class AttentionSteps(NamedTuple):
+    """The steps from queries and keys to attention weights, each ``(..., T, T)``."""
+
+    scores: Tensor  #: the dot product of each query with each key
+    scaled: Tensor  #: the scores divided by the square root of ``D``
+    masked: Tensor  #: the same, with minus infinity wherever a position would look ahead
+    weights: Tensor  #: the softmax of each row, which sums to 1
+
+
+def attention_steps(queries: Tensor, keys: Tensor) -> AttentionSteps:
+    """Return every step of causal attention from queries and keys, both ``(..., T, D)``.
+
+    It computes in the open what ``scaled_dot_product_attention`` computes inside: the weights
+    times the values are that function's result. Vaswani et al. (2017), section 3.2.1.
+
+    Built in chapter 3.
+    """
+    scores = queries @ keys.transpose(-2, -1)  # (..., T, T)
+    scaled = scores / math.sqrt(queries.shape[-1])
+    ahead = torch.ones_like(scores, dtype=torch.bool).triu(1)
+    masked = scaled.masked_fill(ahead, -torch.inf)
+    return AttentionSteps(scores, scaled, masked, masked.softmax(-1))
+
+
+@torch.no_grad()
+def attention_maps(model: nn.Module, ids: Tensor) -> AttentionSteps:
+    """Run ``model`` on ids ``(B, T)`` and return its attention, each step ``(L, B, H, T, T)``.
+
+    It listens to what enters each :class:`~gptlib.model.CausalSelfAttention` inside ``model`` and
+    computes the steps with that layer's own weights. The model runs in evaluation mode.
+
+    Raises ``ValueError`` if there is no such layer in ``model``.
+    """
+    layers = [part for part in model.modules() if isinstance(part, CausalSelfAttention)]
+    if not layers:
+        raise ValueError(f"{type(model).__name__} has no CausalSelfAttention to listen to")
+    steps: list[AttentionSteps] = []
+
+    def listen(layer: CausalSelfAttention, inputs: tuple[Tensor, ...]) -> None:
+        queries, keys, _ = layer.split_heads(inputs[0])  # (B, H, T, D)
+        steps.append(attention_steps(queries, keys))
+
+    hooks = [layer.register_forward_pre_hook(listen) for layer in layers]
+    try:
+        with in_mode(model, training=False):
+            model(ids)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return AttentionSteps(*(torch.stack(step) for step in zip(*steps, strict=True)))
+
 
 # ---- Recording ----------------------------------------------------------------------------------
 
@@ -55,12 +111,13 @@ class Record(dict[str, Tensor]):
         return {
             f"{b}.norm_1": lambda x, y: {f"{b}.norm_1": y} | ({} if i else {"embeddings": x}),
             f"{a}.query_key_value": lambda _, y: self.look(a, y),
-            f"{a}.projection": lambda x, y: (
-                {f"{a}.head.{h}": z for h, z in enumerate(x.chunk(self.n_heads, -1))} | {a: y}
-            ),
+            f"{a}.projection": lambda x, _: {
+                f"{a}.head.{h}": z for h, z in enumerate(x.chunk(self.n_heads, -1))
+            },
+            a: lambda _, y: {a: y},
             f"{b}.norm_2": lambda x, y: {middle: x, f"{b}.norm_2": y},
-            f"{b}.feed_forward": lambda _, y: {f"{b}.feed_forward": y, b: self[middle] + y},
-            b: lambda _, y: {b: y},  # the same; but where there is a cache, it is not called
+            f"{b}.feed_forward": lambda _, y: {f"{b}.feed_forward": y},
+            b: lambda _, y: {b: y},
         }
 
     def look(self, attention: str, fused: Tensor) -> dict[str, Tensor]:
@@ -93,15 +150,15 @@ def record(model: GPT) -> Iterator[Record]:
     - ``"blocks.i.norm_1"``, ``"blocks.i.norm_2"``, ``"final_norm"``: ``(B, T, C)``
 
     Of several forwards, the latest is kept. In training mode this is what really flowed, dropout
-    included; only the weights, and what attention adds, are those before their dropout. Recorded
-    tensors have no gradients, and show what :func:`changed` changes.
+    included; only the weights are those before their dropout. Recorded tensors have no gradients,
+    and show what :func:`changed` changes.
 
     A model that writes with a cache reads a few tokens at a time: only these have rows. But
     queries, keys and values are those of all tokens so far, weights have a column for each, and
     ``"final_norm"`` has the last token.
 
     Raises ``ValueError`` for what :func:`check_open` refuses, and for a model that goes on with a
-    cache whose tokens were read before.
+    cache whose tokens were read before. Built in chapter 8.
     """
     check_open(model)
     kept, hooks = Record(model.config.n_layers, model.config.n_heads), list[RemovableHandle]()
@@ -153,8 +210,7 @@ def changed(
     recorded elsewhere, ``(B, T, C)`` or ``(B, T, D)``, of which each position takes its own row.
     All positions are changed, or only those given, counted from the start of the text.
 
-    Of two changes of one activation, that of the outer block holds. While a model writes with a
-    cache, "embeddings" and "blocks.i" are not to be had: write with ``cached=False``.
+    Of two changes of one activation, that of the outer block holds.
 
     Raises ``ValueError`` for what :func:`check_open` refuses, a name or a position that does not
     exist, a replacement that does not fit, and at the end of the block if nothing was changed.
@@ -193,12 +249,10 @@ def _find(model: GPT, name: str) -> tuple[nn.Module, slice, bool]:
     columns = slice(None)
     if name == "embeddings":
         return model.blocks[0], columns, True
-    if "attention" not in name:
-        return model.get_submodule(name), columns, False
     if found[3]:  # the heads stand side by side where they enter the projection
         columns = slice(head * config.head_dim, (head + 1) * config.head_dim)
-    # The projection is called also where a model reads with a cache, the whole layer is not.
-    return model.get_submodule(f"blocks.{block}.attention.projection"), columns, bool(found[3])
+        return model.get_submodule(f"blocks.{block}.attention.projection"), columns, True
+    return model.get_submodule(name), columns, False
 
 
 @dataclass
@@ -245,19 +299,28 @@ def _rows(new: Tensor, places: list[int], old: Tensor) -> Tensor:
 
 
 def previous_token(ids: Tensor) -> Tensor:
-    """Say where the token right before each position stands: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the token right before each position stands: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     position = torch.arange(len(ids), device=ids.device)  # (T,)
     return position == position[:, None] - 1
 
 
 def first_token(ids: Tensor) -> Tensor:
-    """Say where the first token stands, for all others: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the first token stands, for all others: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     position = torch.arange(len(ids), device=ids.device)  # (T,)
     return (position == 0) & (position[:, None] > 0)
 
 
 def same_word(ids: Tensor) -> Tensor:
-    """Say where the token of each position stood before: ids ``(T,)`` to a map ``(T, T)``."""
+    """Say where the token of each position stood before: ids ``(T,)`` to a map ``(T, T)``.
+
+    Built in chapter 8.
+    """
     return (ids == ids[:, None]).tril(-1)
 
 
@@ -265,6 +328,8 @@ def induction(ids: Tensor) -> Tensor:
     """Say what came after the token of each position before: ids ``(T,)`` to a map ``(T, T)``.
 
     What followed then may follow again (Olsson et al., 2022). A position is not its own past.
+
+    Built in chapter 8.
     """
     return same_word(ids).roll(1, dims=-1).tril(-1)  # one place further
 
@@ -274,6 +339,8 @@ def head_scores(weights: Tensor, places: Tensor) -> Tensor:
 
     Maps weights ``(L, H, T, T)``, of one text, and a map of places ``(T, T)`` to ``(L, H)``: the
     mean over all positions that have such a place. Raises ``ValueError`` if none has.
+
+    Built in chapter 8.
     """
     has_one = places.any(-1)  # (T,)
     if not has_one.any():
@@ -290,6 +357,6 @@ def logit_lens(model: GPT, residual: Tensor) -> Tensor:
     """Read the residual stream after every layer as the model reads it after the last one.
 
     Maps ``(L + 1, B, T, C)``, as in :attr:`Record.residual`, to logits ``(L + 1, B, T, V)``; the
-    last are the model's own (nostalgebraist, 2020).
+    last are the model's own (nostalgebraist, 2020). Built in chapter 8.
     """
     return torch.stack([model.output_head(model.final_norm(x)) for x in residual])

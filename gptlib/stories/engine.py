@@ -1,6 +1,6 @@
 """What can be computed exactly with a story grammar: samples, probabilities, counts, entropy.
 
-Everything here walks a ``story_grammar.Grammar``, which has been proven unambiguous when it
+Everything here walks a ``notation.Grammar``, which has been proven unambiguous when it
 was parsed; nothing here knows a word of the stories themselves.
 """
 
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Generic, TypeAlias, TypeVar
 
-from gptlib.story_grammar import (
+from gptlib.stories.notation import (
     Choice,
     Draw,
     Grammar,

@@ -5,15 +5,13 @@ Shapes: ``B`` rows in a batch, ``T`` tokens in a row, ``V`` entries in the vocab
 
 from __future__ import annotations
 
+import json
 import math
-import signal
-import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
@@ -22,9 +20,11 @@ from torch.nn import functional
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 
-from gptlib import checkpoints
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
+from gptlib.model import in_mode
+from gptlib.training import checkpoints
+from gptlib.training.ctrl_c import CtrlC
 
 
 @dataclass(frozen=True)
@@ -107,7 +107,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
     """Return the mean loss in nats: minus the log of the probability given to each target.
 
     ``logits`` are ``(B, T, V)``, ``targets`` ``(B, T)``; targets that are IGNORED do not count.
-    Not a number if none counts.
+    Not a number if none counts. Built in chapter 5.
     """
     rows = logits.flatten(0, 1).float()  # (B * T, V)
     log_probs = rows.log_softmax(dim=-1)  # (B * T, V)
@@ -123,6 +123,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     """Split the parameters for AdamW: matrices are decayed; biases, scales and shifts are not.
 
     Loshchilov and Hutter (2019) for the decay; Brown et al. (2020), appendix B, for its size.
+
+    Built in chapter 5.
     """
     parameters = [p for p in model.parameters() if p.requires_grad]
     return [
@@ -132,7 +134,10 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
 
 
 def learning_rate(step: int, config: TrainingConfig) -> float:
-    """Return the rate of a step, counted from 0: a warm-up in a line, then half a cosine."""
+    """Return the rate of a step, counted from 0: a warm-up in a line, then half a cosine.
+
+    Built in chapter 5.
+    """
     if step < config.warmup_steps:
         return config.learning_rate * (step + 1) / config.warmup_steps
     done = (step - config.warmup_steps) / max(1, config.steps - config.warmup_steps)
@@ -146,6 +151,8 @@ def compute_gradients(
     """Leave the gradient of a batch's loss in the model, clipped; return the loss and its length.
 
     The length, or norm, is that before clipping. Pascanu, Mikolov and Bengio (2013), section 3.2.
+
+    Built in chapter 5.
     """
     n_targets = (targets != IGNORED).sum()
     total = torch.zeros((), device=inputs.device)
@@ -168,7 +175,7 @@ def compute_gradients(
 def evaluate(model: nn.Module, held_out: Iterable[tuple[Tensor, Tensor]]) -> float:
     """Return the mean loss in nats per token over batches ``(B, T)``, in evaluation mode.
 
-    Raises ``ValueError`` if ``held_out`` has no target at all.
+    Raises ``ValueError`` if ``held_out`` has no target at all. Built in chapter 5.
     """
     device, nats, n_tokens = next(model.parameters()).device, 0.0, 0
     with in_mode(model, training=False):
@@ -226,30 +233,47 @@ def train(
     numbers stay as they were. Ctrl-C stops after the step that is running, a second one at once.
 
     Raises :class:`NotFiniteError` as soon as a loss or a gradient is not finite, :class:`Stopped`
-    after Ctrl-C, :class:`gptlib.checkpoints.CheckpointError` if the folder is in use or holds a
-    checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved, and
-    ``ValueError`` for a batch without targets.
+    after Ctrl-C, :class:`gptlib.training.checkpoints.CheckpointError` if the folder is in use or
+    holds a checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved,
+    and ``ValueError`` for a batch without targets.
     """
     lay_by_rows(model)
     run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
     with checkpoints.locked(folder) if folder else nullcontext():
         history = checkpoints.resume(run, folder) if folder else History()
-        with _CtrlC() as ctrl_c:
+        with CtrlC() as ctrl_c:
             take_steps(run, history, progress, on_evaluate, stops=lambda: ctrl_c.pressed)
     return history
 
 
 @dataclass
-class TrainingRun(checkpoints.Run):
+class TrainingRun:
     """A training, and how it does what the loop asks for: here, all of it in this process.
 
-    :class:`gptlib.distributed.DistributedRun` does the same on several processes; ``rank`` is the
-    number of this one.
+    :class:`gptlib.training.distributed.DistributedRun` does the same on several processes; ``rank``
+    is the number of this one.
     """
 
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    config: TrainingConfig
+    batches: Batches
     held_out: Sequence[tuple[Tensor, Tensor]] = ()
     folder: str | Path | None = None
     rank: int = 0
+    _identity: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
+
+    def identity(self) -> dict[str, Any]:
+        """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
+        if not self._identity:  # to describe a long stream takes a while, and it never changes
+            shape = getattr(self.model, "config", None)
+            identity = {
+                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
+                "training": {name: _plain(value) for name, value in asdict(self.config).items()},
+                "batches": self.batches.describe(),
+            }
+            self._identity = json.loads(json.dumps(identity))  # a tuple becomes a list, as there
+        return self._identity
 
     def compute_gradients(self, inputs: Tensor, targets: Tensor) -> tuple[float, float]:
         """Leave the gradient of a batch in the model, as :func:`compute_gradients` does."""
@@ -278,8 +302,9 @@ def take_steps(
 ) -> None:
     """Train from where the history ends to the run's last step, and add to the history.
 
-    This is the loop of :func:`train` and of :func:`gptlib.distributed.train_distributed`. After
-    each step it asks ``stops`` whether to save, if there is a folder, and raise :class:`Stopped`.
+    This is the loop of :func:`train` and of
+    :func:`gptlib.training.distributed.train_distributed`. After each step it asks ``stops`` whether
+    to save, if there is a folder, and raise :class:`Stopped`.
     """
     config, folder = run.config, run.folder
     run.optimizer.zero_grad()
@@ -370,48 +395,11 @@ def _bar(history: History, config: TrainingConfig, progress: bool) -> tqdm[Any]:
 
 
 @contextmanager
-def in_mode(model: nn.Module, training: bool) -> Iterator[None]:
-    """Put a model into training or evaluation mode, and back into the one it had."""
-    before = model.training
-    model.train(training)
-    try:
-        yield
-    finally:
-        model.train(before)
-
-
-@contextmanager
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let random numbers follow from a seed alone, and then go on as if nothing had been drawn."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
         torch.manual_seed(seed)
         yield
-
-
-@dataclass
-class _CtrlC:
-    """Holds the first Ctrl-C back, so that it cannot fall into the middle of a step.
-
-    Where something else handles the signal already, and outside the main thread, it does nothing.
-    """
-
-    pressed: bool = False
-    _holds: bool = field(default=False, init=False)
-
-    def __enter__(self) -> _CtrlC:
-        in_main = threading.current_thread() is threading.main_thread()
-        if in_main and signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-            signal.signal(signal.SIGINT, self._press)
-            self._holds = True
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._holds:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
-
-    def _press(self, number: int, frame: FrameType | None) -> None:
-        self.pressed = True
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # the next one interrupts
 
 
 def _require(name: str, value: object, at_least: int) -> None:
@@ -422,3 +410,8 @@ def _require(name: str, value: object, at_least: int) -> None:
 def _require_number(name: str, value: object, rule: str, holds: Callable[[float], bool]) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not holds(value):
         raise ValueError(f"{name} must be a number {rule}, not {value!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Return a value as JSON can hold it: infinity has no number there."""
+    return str(value) if value == math.inf else value

@@ -18,21 +18,17 @@ import shutil
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
 from gptlib.history import History
-
-if TYPE_CHECKING:
-    from gptlib.data import Batches
-    from gptlib.training import TrainingConfig
 
 FORMAT = "gptlib checkpoint"
 VERSION = 1
@@ -45,27 +41,14 @@ class CheckpointError(ValueError):
     """A checkpoint cannot be used; the message names the file, and says why."""
 
 
-@dataclass
-class Run:
+class Run(Protocol):
     """What a checkpoint is of: a model, its optimizer, and what decides how they go on."""
 
     model: nn.Module
     optimizer: torch.optim.Optimizer
-    config: TrainingConfig
-    batches: Batches
-    _identity: dict[str, Any] = field(default_factory=dict, init=False, repr=False)
 
     def identity(self) -> dict[str, Any]:
         """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
-        if not self._identity:  # to describe a long stream takes a while, and it never changes
-            shape = getattr(self.model, "config", None)
-            identity = {
-                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
-                "training": {name: _plain(value) for name, value in asdict(self.config).items()},
-                "batches": self.batches.describe(),
-            }
-            self._identity = json.loads(json.dumps(identity))  # a tuple becomes a list, as there
-        return self._identity
 
 
 def save(run: Run, history: History, folder: str | Path) -> Path:
@@ -121,12 +104,20 @@ def locked(folder: str | Path) -> Iterator[None]:
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("a") as file:
-        if not _lock(file):
-            raise CheckpointError(
-                f"{folder} is in use by another training; wait for it, or give another folder"
-            )
+    lock = FileLock(folder / ".lock")
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise CheckpointError(
+            f"{folder} is in use by another training; wait for it, or give another folder"
+        ) from None
+    except NotImplementedError:  # some network drives have no locks: there, nothing is refused
         yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def latest(folder: str | Path | None) -> Path | None:
@@ -343,22 +334,6 @@ def _unflatten(tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str,
     return state
 
 
-def _lock(file: IO[str]) -> bool:
-    """Take the lock on an open file, which ends when it is closed; say if nobody else has it."""
-    try:
-        if sys.platform == "win32":
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:  # some network drives have no locks: there, nothing is refused
-        return error.errno not in (errno.EWOULDBLOCK, errno.EAGAIN, errno.EACCES, errno.EDEADLK)
-    return True
-
-
 def _sync_folder(folder: Path) -> None:
     """Wait until a folder's list of files is on the disk."""
     if sys.platform == "win32":  # there is no such call
@@ -371,8 +346,3 @@ def _sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(descriptor)
-
-
-def _plain(value: Any) -> Any:
-    """Return a value as JSON can hold it: infinity has no number there."""
-    return str(value) if value == float("inf") else value

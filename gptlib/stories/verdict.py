@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal
 
-from gptlib.story_engine import (
+from gptlib.stories.engine import (
     END,
     LostError,
     Memory,
@@ -24,7 +24,7 @@ from gptlib.story_engine import (
     vocabulary,
     words_in,
 )
-from gptlib.story_grammar import Choice, Draw, Grammar, Line, Mention, Opening
+from gptlib.stories.notation import Choice, Draw, Grammar, Line, Mention, Opening
 
 PEOPLE = "child"  # the list whose words are names and whose other forms are pronouns
 COLOR = "color"  # a thing is what is drawn and remembered right after a word of this list

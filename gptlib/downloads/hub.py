@@ -12,12 +12,13 @@ import errno
 import hashlib
 import json
 import re
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gptlib import cache
+from gptlib.downloads import files
 
 
 class DownloadError(OSError):
@@ -138,7 +139,7 @@ def _check(repository: Repository, path: Path) -> None:
         return
     state = path.stat()
     name = f"{wanted[:16]}-{state.st_ino}-{state.st_size}-{state.st_mtime_ns}"
-    seen = cache.folder() / "checked" / name
+    seen = files.folder() / "checked" / name
     with contextlib.suppress(OSError):
         if seen.exists():
             return
@@ -182,7 +183,7 @@ def _one_message(repository: Repository) -> Iterator[None]:
     except DownloadError:
         raise
     except Exception as error:  # the errors of its HTTP clients have no other base in common
-        if type(error).__name__ == "HFValidationError":
+        if _refuses_the_name(error):
             raise ValueError(
                 f"{repository.name!r} cannot be the name of a model on the hub: that is "
                 "'owner/name', of letters, digits, '-', '_' and '.'"
@@ -190,6 +191,26 @@ def _one_message(repository: Repository) -> Iterator[None]:
         raise DownloadError(
             f"{repository.name} at {repository.revision} cannot be had: {_reason(error)}"
         ) from None
+
+
+def _refuses_the_name(error: Exception) -> bool:
+    """Say whether the hub's client takes a name for none that a model can have."""
+    if isinstance(error, ImportError):  # there may be no client
+        return False
+    from huggingface_hub.errors import HFValidationError
+
+    return isinstance(error, HFValidationError)
+
+
+def _cut_connections() -> tuple[type[BaseException], ...]:
+    """Return the errors of a connection that ended early, of the client that the hub's uses."""
+    kinds: list[type[BaseException]] = []
+    for name in ("httpx2", "httpx"):  # huggingface-hub from version 1 on
+        if client := sys.modules.get(name):
+            kinds += [client.RemoteProtocolError, client.ReadError]
+    if requests := sys.modules.get("requests"):  # and before
+        kinds.append(requests.exceptions.ChunkedEncodingError)
+    return tuple(kinds)
 
 
 def _reason(error: BaseException) -> str:
@@ -215,7 +236,7 @@ def _reason(error: BaseException) -> str:
     if type(error) is ValueError:  # of this file
         return first
     what = f"({type(error).__name__}: {first})"
-    if type(error).__name__ in ("RemoteProtocolError", "ReadError", "ChunkedEncodingError"):
+    if isinstance(error, _cut_connections()):
         return f"the connection was cut {what}: try again"
     return f"the hub cannot be reached: is there a network? {what}"
 
