@@ -548,9 +548,10 @@ class Line {
  * URLs, which must be named.
  * @param {{ worker?: string, gpt?: string }} [urls]
  */
-export const connect = (
-  { worker = import.meta.url, gpt = new URL("gpt.js", import.meta.url).href } = {},
-) => new Line(worker, gpt);
+export function connect({ worker = import.meta.url, gpt = "" } = {}) {
+  const beside = URL.canParse("gpt.js", worker) ? worker : import.meta.url;
+  return new Line(worker, gpt || new URL("gpt.js", beside).href);
+}
 
 /**
  * Start a worker and load a model into it; where that fails, the worker is closed.
