@@ -1,7 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { modelName, total, trainingBytes } from "../../gptlib/widgets/lib/accounting.js";
+import { modelName, trainingBytes } from "../../gptlib/widgets/lib/accounting.js";
 import { formatBytes, formatFigure, formatPower } from "../../gptlib/widgets/lib/numbers.js";
 import * as widget from "../../gptlib/widgets/training_cost.js";
 
