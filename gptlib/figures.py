@@ -91,7 +91,7 @@ def show(figure: Figure, alt: str) -> None:
 def bundle(figure: Figure, alt: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Return what :func:`show` displays: the picture and the words, and the metadata for both.
 
-    The metadata says what is drawn, too: see :mod:`gptlib.drawn`.
+    The metadata says what is drawn, too: see ``gptlib.drawn``.
     """
     if len(alt.split()) < 5:
         raise ValueError(f"alt must say in words what the figure shows, not {alt!r}")
