@@ -7,7 +7,8 @@ SOURCES := $(shell find book/ notebooks/ gptlib/ tools/build.py _config.yml _toc
 	-not -path '*/__pycache__*' -not -path '*/.ipynb_checkpoints*')
 
 .PHONY: book help check test test-unit test-notebooks test-browser nightly judge notebooks lab \
-	serve lint format clean repository release lock vocabulary mini scaling
+	serve lint format clean repository release lock vocabulary mini scaling \
+	lowest colab
 
 book: _build/html/.complete  ## build the site
 	@echo "The site is in _build/html: open _build/html/index.html, or run 'make serve'."
@@ -17,7 +18,7 @@ help:  ## list what make can do
 		while IFS='|' read -r name does; do printf 'make %-16s%s\n' "$$name" "$$does"; done
 
 # PyTorch's idle threads spin while they wait, and would take the cores from the other process.
-PYTEST := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
+PYTEST = OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n 2
 
 check: .venv/.complete lint  ## before a commit: style, types, and what is tested in two minutes
 	@$(PYTEST) -m quick tests --ignore=tests/browser
@@ -40,6 +41,16 @@ nightly: .venv/.complete book  ## the tests that take minutes, and every committ
 
 judge: .venv/.complete  ## judge the committed assets in full, and record that they held
 	@$(BIN)/python -m tests.judged
+
+lowest: PYTHON = python3.10
+lowest: BIN = _build/lowest/bin
+lowest: _build/lowest/.complete  ## the unit tests with the lowest versions that pyproject.toml allows
+	@$(PYTEST) tests --ignore=tests/browser
+
+colab: PYTHON = python3.13
+colab: BIN = _build/colab/bin
+colab: _build/colab/.complete  ## the unit tests and the chapters with the versions that Colab runs
+	@$(PYTEST) tests notebooks/*.ipynb --ignore=tests/browser
 
 notebooks: .venv/.complete  ## re-execute every notebook in place, or one: NOTEBOOK=notebooks/….ipynb
 	@$(BIN)/python tools/execute.py $(NOTEBOOK)
@@ -92,3 +103,8 @@ clean:  ## remove everything that a command can make again
 
 _build/html/.complete: .venv/.complete $(SOURCES)
 	@$(BIN)/python tools/build.py
+
+_build/lowest/.complete _build/colab/.complete: _build/%/.complete: tests/constraints/%.txt \
+		pyproject.toml tools/versions.py
+	@command -v $(PYTHON) >/dev/null || { echo "There is no '$(PYTHON)' here: install it, or name it with 'make $* PYTHON=...'." >&2; exit 1; }
+	@$(PYTHON) -m tools.versions $*

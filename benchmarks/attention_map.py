@@ -2,8 +2,9 @@
 
 12 layers x 12 heads x 64 tokens of the 124M model with random weights, made larger so that its
 heads look at few tokens. The browser's figures come from Chromium: the first drawing from the
-moment the page begins to mount the widget until the frame after; the frames from a trace of the
-main thread while the pointer jumps across the map.
+moment the page begins to mount the widget until the frame after; a selection, another head and
+another step from the click until all is laid out; the frames from a trace of the main thread while
+the pointer jumps across the map.
 """
 
 import gzip
@@ -34,6 +35,11 @@ from gptlib.widgets import AttentionMap, attention_map, page
 TOKENS = 64
 RUNS = 7
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
+CHOICES = {
+    "a token": ".gptlib-at-token",
+    "a step": ".gptlib-at-radio",
+    "a head": ".gptlib-at-thumb",
+}
 
 
 def peaked_model() -> GPT:
@@ -81,7 +87,7 @@ def python_figures(model: GPT, text: str) -> AttentionMap:
 
 # The page mounts the widget when `go` is called; the promise is kept in the frame after.
 HARNESS = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
-<link rel="stylesheet" href="style.css"><main style="width: 736px"></main>
+%s<main style="width: 736px"></main>
 <template>%s</template>
 <script type="module">
   import { mount } from "./page/host.js";
@@ -95,17 +101,29 @@ HARNESS = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"
       port1.onmessage = done; port2.postMessage(0); }); // after that frame is painted
     return performance.now() - start;
   };
+  window.choose = async (selector, i) => {
+    const all = document.querySelectorAll(selector);
+    await frame();
+    const start = performance.now();
+    all[i % all.length].click();
+    await null; // the widget draws at the end of this task's first step
+    document.querySelector("main").offsetHeight;
+    return performance.now() - start;
+  };
 </script>"""
 
 
 def write_site(folder: Path, widget: AttentionMap) -> None:
     page.write_files(folder)
     # The benchmark mounts the widget itself, so that it knows when that begins.
-    host = (folder / "host.js").read_text()
-    assert "\nif (typeof document" in host
-    (folder / "host.js").write_text(re.sub(r"\nif \(typeof document.*", "\n", host))
+    host = folder / "page" / "host.js"
+    assert "\nif (typeof document" in host.read_text()
+    host.write_text(re.sub(r"\nif \(typeof document.*", "\n", host.read_text()))
+    styles, modules = page.loaded([widget._module])
+    links = [f'<link rel="stylesheet" href="{name}">' for name in styles]
+    links += [f'<link rel="modulepreload" href="{name}">' for name in modules]
     html = page.widget_html(widget._module, widget.state(), widget.describe())
-    (folder / "index.html").write_text(HARNESS % html, encoding="utf-8")
+    (folder / "index.html").write_text(HARNESS % ("".join(links), html), encoding="utf-8")
 
 
 class Quiet(SimpleHTTPRequestHandler):
@@ -163,6 +181,9 @@ def browser_figures(widget: AttentionMap) -> None:
             view.goto(f"http://127.0.0.1:{server.server_address[1]}/")
             drawn.append(view.evaluate("go()"))
         print(f"first drawn: best {min(drawn):.0f} ms, median {statistics.median(drawn):.0f} ms")
+        for name, selector in CHOICES.items():
+            times = [view.evaluate("([s, i]) => choose(s, i)", [selector, i]) for i in range(40)]
+            print(f"{name}: median {statistics.median(times):.1f} ms, best {min(times):.1f} ms")
         processor, clock = frames(trace(view, 10))
         for name, times in (("processor time", processor), ("by the clock", clock)):
             late = statistics.quantiles(times, n=100)[98]

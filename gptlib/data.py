@@ -231,6 +231,11 @@ class StoryBatches:
         return batches[torch.randperm(self.per_epoch, generator=generator)]
 
 
+def _rows(windows: Tensor, places: Tensor) -> Tensor:
+    """Return some of the windows as int64; PyTorch 2.7 has no ``windows[places]`` for uint16."""
+    return torch.stack([windows[place].long() for place in places.tolist()])
+
+
 class WindowBatches:
     """Batches of windows cut from a stream at random places; no padding.
 
@@ -258,7 +263,7 @@ class WindowBatches:
         """Return the inputs and the targets of a step, both ``(B, T)`` and int64."""
         generator = _generator(self.seed, step)
         places = torch.randint(len(self.inputs), (self.batch_size,), generator=generator)
-        return self.inputs[places].long(), self.targets[places].long()
+        return _rows(self.inputs, places), _rows(self.targets, places)
 
     def in_order(self) -> list[tuple[Tensor, Tensor]]:
         """Return the stream window after window, in batches: for :func:`gptlib.training.evaluate`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import itertools
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from check_jsonschema import main as check_jsonschema
 from click.testing import CliRunner
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from packaging.version import Version
 
 import gptlib
 from tools import bootstrap, build, lock, repository
@@ -267,7 +269,7 @@ def test_a_full_disk_while_building_says_so():
 
 def test_workflows_fit_the_schema():
     workflows = sorted((ROOT / ".github/workflows").glob("*.yml"))
-    assert {path.stem for path in workflows} >= {"ci", "nightly", "pages"}
+    assert {path.stem for path in workflows} >= {"ci", "nightly", "pages", "versions"}
     command = [
         sys.executable,
         "-m",
@@ -337,11 +339,37 @@ def test_requirements_hold_all_that_pyproject_asks_for():
     lines = (ROOT / "requirements.txt").read_text("utf-8").splitlines()
     pins = dict(line.partition(" ")[0].split("==") for line in lines)
     for requirement in map(Requirement, asked):
+        if requirement.name == "gptlib":  # with extras, which are among lock.EXTRAS
+            assert requirement.extras <= {"hub", *lock.EXTRAS}
+            continue
         pin = pins.get(canonicalize_name(requirement.name), "nothing")
         assert pin != "nothing", f"{requirement} is not in requirements.txt: run 'make lock'"
         assert requirement.specifier.contains(pin), (
             f"pyproject.toml asks for {requirement}, requirements.txt has {pin}: run 'make lock'"
         )
+
+
+def constraints(name: str) -> dict[str, str]:
+    lines = (ROOT / "tests/constraints" / name).read_text("utf-8").splitlines()
+    return dict(line.split("==") for line in lines if not line.startswith("#"))
+
+
+def test_the_lowest_versions_that_are_tested_are_those_of_pyproject():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
+    asked = [*project["dependencies"], *itertools.chain(*project["optional-dependencies"].values())]
+    tested = constraints("lowest.txt")
+    for requirement in map(Requirement, asked):
+        if requirement.name != "gptlib":
+            (lowest,) = [s.version for s in requirement.specifier if s.operator == ">="]
+            found = tested[canonicalize_name(requirement.name)]
+            assert Version(found) == Version(lowest), (
+                f"pyproject.toml allows {requirement}, and 'make lowest' tests {found}: run the "
+                "command at the head of tests/constraints/lowest.txt, or raise the bound"
+            )
+
+
+def test_colab_is_tested_with_its_own_versions():
+    assert constraints("colab.in").items() <= constraints("colab.txt").items()
 
 
 def test_what_only_a_gpu_needs_is_not_locked():

@@ -263,17 +263,22 @@ def test_a_prompt_that_cannot_be_read_leaves_the_last_bars() -> None:
     assert (bench.error, bench.added) == ("", [])
 
 
-def test_the_messages_of_a_front_end_are_answered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_messages_of_a_front_end_are_answered() -> None:
     bench = SamplingBench(gpt(), ["ab", "c"], letters())
-    sent: list[dict[str, Any]] = []
-    monkeypatch.setattr(bench, "_send", lambda message, buffers=None: sent.append(message))
 
     def answer(**state: Any) -> dict[str, Any]:
-        sent.clear()
+        """Return what else changes, of all that a front end is told of."""
+        told: dict[str, Any] = {}
+
+        def tell(change: dict[str, Any]) -> None:
+            told[change["name"]] = change["new"]
+
+        names = [name for name in bench.keys if name not in state]
+        bench.observe(tell, names)
         data = {"method": "update", "state": state, "buffer_paths": []}
         bench._handle_msg({"content": {"data": data}, "buffers": []})
-        updates = [message["state"] for message in sent if message["method"] == "update"]
-        return {name: value for update in updates for name, value in update.items()}
+        bench.unobserve(tell, names)
+        return told
 
     typed = answer(prompt="a")["typed"]
     assert (typed["text"], typed["added"]) == ("a", [])

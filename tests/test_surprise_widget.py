@@ -159,7 +159,7 @@ def test_the_kernel_hands_over_the_grammar(
     (content,) = sent
     assert content["grammar"] == json.loads(grammar_json())
     assert len(content["vocabulary"]["tokens"]) == ENCODING.n_vocab
-    assert "class Follower" in content["code"]["story_follower"]
+    assert "class Follower" in dict(content["modules"])["page/story_follower.js"]
 
 
 @pytest.mark.parametrize(

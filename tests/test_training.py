@@ -399,7 +399,9 @@ def test_a_batch_without_targets_is_refused():
         quietly(gpt(), batches=Random(ignored=1.0))
 
 
-def test_the_bar_shows_loss_speed_and_time_left(capsys):
+def test_the_bar_shows_loss_speed_and_time_left(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")  # tqdm cuts off what a narrow terminal has no room for
+    monkeypatch.setenv("LINES", "40")
     train(gpt(), Random(), CONFIG, held_out=[Random().batch(9)])
     out, err = capsys.readouterr()
     assert out == ""

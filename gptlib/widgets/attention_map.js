@@ -2,6 +2,25 @@
 // steps, from score to weight, are computed here. In a page without a kernel, the mini model, which
 // runs there when the reader asks for it, reads other texts.
 
+import { fromBase64 } from "./lib/bytes.js";
+import {
+  classes,
+  define,
+  guard,
+  html,
+  live,
+  nothing,
+  onFrame,
+  onTheme,
+  select,
+  uniqueName,
+} from "./lib/kit.js";
+import { formatPower, plural } from "./lib/numbers.js";
+import { Reader } from "./lib/reader.js";
+import { movedInGrid, withModifier } from "./lib/rove.js";
+import { label, spoken } from "./lib/tokens.js";
+
+/** @import { Widget } from "./lib/kit.js" */
 /**
  * @typedef {{
  *   text: string, tokens: string[], layers: number, heads: number, channels: number, bits: number,
@@ -14,14 +33,6 @@
  * @typedef {{
  *   scaled: Float64Array, errors: Float64Array, weights: Float64Array, low: number, high: number,
  * }} Head  T x T each: scaled scores (NaN where none is stored), how far off they may be, weights
- * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: Function): void,
- *   off(event: string, callback: Function): void,
- *   save_changes(): void,
- *   send(content: unknown): void,
- * }} Model
  * @typedef {{ row: number, column: number }} Cell
  */
 
@@ -29,16 +40,6 @@
 // Arithmetic
 
 const BEND = 0.5; // as in Python
-
-/** @param {string} text @returns {Uint8Array} */
-export function fromBase64(text) {
-  const native = /** @type {any} */ (Uint8Array).fromBase64; // in new browsers, and faster
-  if (native) return native.call(Uint8Array, text);
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
-  return bytes;
-}
 
 /**
  * Integers of some bits each, the highest bit first.
@@ -222,79 +223,7 @@ export function formatNumber(value, digits) {
 export function formatLarge(value) {
   const power = Math.floor(Math.log10(value));
   if (power >= -2 && power < 4) return value.toFixed(Math.max(2 - power, 0));
-  const digits = [...String(Math.abs(power))].map((digit) => "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]);
-  return `${(value / 10 ** power).toFixed(2)}·10${power < 0 ? "⁻" : ""}${digits.join("")}`;
-}
-
-// ---------------------------------------------------------------------------------------------
-// Making tokens visible
-
-/** @type {Record<string, string>} */
-const MARKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-
-/** @param {number} lead @returns {number} the length of the UTF-8 sequence that a byte opens */
-function sequenceLength(lead) {
-  if (lead < 0x80) return 1;
-  if (lead < 0xc2) return 0;
-  if (lead < 0xe0) return 2;
-  if (lead < 0xf0) return 3;
-  return lead < 0xf5 ? 4 : 0;
-}
-
-/**
- * What to show for a token: text as it is, marks for white space, code points for characters that
- * leave no ink, and in brackets the hexadecimal digits of bytes that are no whole character.
- * @param {string} token a character a byte
- * @returns {string}
- */
-export function label(token) {
-  const bytes = Uint8Array.from(token, (character) => character.charCodeAt(0));
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  let shown = "";
-  for (let i = 0; i < bytes.length;) {
-    const length = sequenceLength(bytes[i]);
-    let character = null;
-    try {
-      if (length > 0 && i + length <= bytes.length) {
-        character = decoder.decode(bytes.subarray(i, i + length));
-      }
-    } catch {
-      // not a character: its first byte is shown as a number
-    }
-    shown += character === null ? `⟨${hex(bytes[i], 2)}⟩` : visible(character);
-    i += character === null ? 1 : length;
-  }
-  return (/^\p{M}/u.test(shown) ? "◌" : "") + shown.replaceAll("⟩⟨", " ") || "⟨⟩";
-}
-
-/** @param {number} value @param {number} length @returns {string} */
-function hex(value, length) {
-  return value.toString(16).toUpperCase().padStart(length, "0");
-}
-
-/** @param {string} character @returns {string} */
-function visible(character) {
-  if (character in MARKS) return MARKS[character];
-  if (/[\p{C}\p{Z}\p{White_Space}\p{Default_Ignorable_Code_Point}]/u.test(character)) {
-    return `⟨U+${hex(/** @type {number} */ (character.codePointAt(0)), 4)}⟩`;
-  }
-  return character;
-}
-
-/** @param {string} shown what label made @returns {string} in words, for who listens */
-export function spoken(shown) {
-  /** @type {Record<string, string>} */
-  const words = { "␣": "space ", "⏎": "line break ", "⇥": "tab ", "␍": "return " };
-  const text = shown.replace(/[␣⏎⇥␍]/g, (mark) => words[mark]);
-  return text
-    .replace(/⟨(?!U)/g, "bytes ")
-    .replace(/[⟨⟩◌]/g, "")
-    .trim();
-}
-
-/** @param {number} count @param {string} noun @returns {string} */
-export function plural(count, noun) {
-  return `${String(count).replace(/\B(?=(\d{3})+$)/g, ",")} ${noun}${count === 1 ? "" : "s"}`;
+  return formatPower(value).replace(" × ", "·");
 }
 
 /**
@@ -314,99 +243,43 @@ export function heaviest(labels, weights, most = 3) {
     .join(", ");
 }
 
+/** @param {number} n @returns {string} the cells above the diagonal, as a shape for CSS */
+export function stairs(n) {
+  const points = ["100% 0"];
+  for (let i = 0; i < n; i++) {
+    const x = (100 * (i + 1)) / n;
+    points.push(`${x}% ${(100 * i) / n}%`, `${x}% ${x}%`);
+  }
+  return `polygon(${points.join(",")})`;
+}
+
 // ---------------------------------------------------------------------------------------------
-// The picture
+// Colors
 
-const STEPS = [
-  { name: "scores", title: "Score" },
-  { name: "scaled", title: "Scaled" },
-  { name: "masked", title: "Masked" },
-  { name: "weights", title: "Softmax" },
-];
-
-/** @param {string} name @param {number} channels @returns {string} what a step does */
-function explain(name, channels) {
-  /** @type {Record<string, string>} */
-  const words = {
-    scores:
-      "The score of a cell is the dot product q · k: the query of the row's token, the key of the " +
-      "column's. The better the two match, the higher it is.",
-    scaled:
-      `Each score is divided by √${channels}, the square root of a head's number of channels, so ` +
-      "that it does not grow with the size of the head.",
-    masked:
-      "Whatever comes later than the row's token gets −∞ in place of its score: no token looks " +
-      "ahead.",
-    weights:
-      "The softmax raises e to each score and divides by the row's sum. −∞ turns into 0, and each " +
-      "row adds up to 1: these are the weights.",
-  };
-  return words[name];
-}
-
-/**
- * @param {string} tag
- * @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
-
-/**
- * Set a text only where it is another one: what does not change costs nothing.
- * @param {Node} node
- * @param {string} text
- */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-/** @type {WeakMap<HTMLElement, string>} */
-const painted = new WeakMap();
-
-/**
- * Set a background only where it is another one.
- * @param {HTMLElement} element
- * @param {string} color
- */
-function paint(element, color) {
-  if (painted.get(element) === color) return;
-  painted.set(element, color);
-  element.style.backgroundColor = color;
-}
-
-const STOPS = 5;
-const TINTS = 2; // of a text: where a token looks, and who looks at it
 const SHADES = 256;
+const STOPS = 5; // of the scale
+const TINTS = 2; // of a text: where a token looks, and who looks at it
 
-/** @param {HTMLElement} probe @returns {number[][]} the colors of its children: red, green, blue */
-function colors(probe) {
-  return Array.from(
-    probe.children,
-    (child) =>
-      (getComputedStyle(child).color.match(/[\d.]+/g) ?? ["0", "0", "0"]).slice(0, 3).map(Number),
-  );
-}
-
-/** @param {HTMLElement} probe @returns {string[]} the tints, as CSS writes them in rgb() */
-function tintsOf(probe) {
-  return colors(probe)
-    .slice(STOPS)
-    .map((parts) => parts.join(" "));
-}
+/** @param {number} weight @returns {number} its place on the scale of colors, from 0 to 1 */
+export const shadeOf = (weight) => Math.sqrt(weight); // so that small weights differ from none
 
 /**
- * The colors of the scale, from the style sheet, as pixels: one for each of SHADES shades.
- * @param {HTMLElement} probe its children have the colors of the scale's stops, then the tints
- * @returns {Uint32Array}
+ * The colors of the scale and the tints of a text, from the style sheet.
+ * @param {Element} probe its children have them
  */
-function shades(probe) {
-  const stops = colors(probe).slice(0, STOPS);
+function colorsOf(probe) {
+  const colors = Array.from(probe.children, (child) => {
+    const parts = getComputedStyle(child).color.match(/[\d.]+/g) ?? ["0", "0", "0"];
+    return parts.slice(0, 3).map(Number);
+  });
+  return {
+    palette: shades(colors.slice(0, STOPS)),
+    tints: colors.slice(STOPS).map((parts) => parts.join(" ")),
+  };
+}
+
+/** @param {number[][]} stops red, green and blue @returns {Uint32Array} SHADES pixels between them */
+function shades(stops) {
   const pixels = new Uint8ClampedArray(4 * SHADES);
   for (let i = 0; i < SHADES; i++) {
     const place = (i / (SHADES - 1)) * (stops.length - 1);
@@ -420,879 +293,667 @@ function shades(probe) {
   return new Uint32Array(pixels.buffer);
 }
 
-/** @param {number} weight @returns {number} its place on the scale of colors, from 0 to 1 */
-export function shadeOf(weight) {
-  return Math.sqrt(weight); // so that small weights can be told from none
+/** @param {HTMLCanvasElement} canvas @param {ImageData} image */
+function put(canvas, image) {
+  [canvas.width, canvas.height] = [image.width, image.height];
+  canvas.getContext("2d")?.putImageData(image, 0, 0);
 }
 
-let count = 0; // widgets drawn, for names that must differ
+/**
+ * All heads, small: a row for each layer.
+ * @param {State["maps"]} maps
+ * @param {Uint32Array} palette
+ */
+function thumbnails({ codes, size: n, layers, heads }, palette) {
+  const scale = Math.ceil((layers * heads > 200 ? 24 : 64) / n); // sharp, not huge
+  const gap = Math.max(2, Math.round((n * scale) / 12));
+  const step = n * scale + gap;
+  const image = new ImageData(heads * step, layers * step);
+  const pixels = new Uint32Array(image.data.buffer);
+  const weights = new Float64Array(n * n);
+  for (let k = 0; k < layers * heads; k++) {
+    fillWeights(codes, k, weights);
+    const left = (k % heads) * step + (gap >> 1);
+    const top = Math.floor(k / heads) * step + (gap >> 1);
+    for (let y = 0; y < n * scale; y++) {
+      const i = Math.floor(y / scale);
+      const start = (top + y) * image.width + left;
+      for (let x = 0; x < (i + 1) * scale; x++) {
+        const weight = weights[i * n + Math.floor(x / scale)];
+        pixels[start + x] = palette[Math.round(shadeOf(weight) * (SHADES - 1))];
+      }
+    }
+  }
+  return image;
+}
 
 /**
- * The elements of the widget, before it knows any map.
- * @param {boolean} typing whether another text can be read here
+ * One head, large, in one of its steps; what no step has stays clear.
+ * @param {State} state
+ * @param {Uint32Array} palette
  */
-function build(typing) {
-  const id = `gptlib-at-${(count += 1)}`;
-  const div = (/** @type {string} */ name, /** @type {Record<string, string>} */ more = {}) =>
-    h("div", { class: `gptlib-at-${name}`, ...more });
-  const facts = h("span", { class: "gptlib-at-facts" });
-  const area = /** @type {HTMLTextAreaElement} */ (
-    h("textarea", { class: "gptlib-at-area", rows: "2", spellcheck: "false", autocomplete: "off" })
-  );
-  const error = div("error", { role: "status" });
-  const pair = div("pair");
-  const steps = STEPS.map(({ name, title }, i) => {
-    const input = /** @type {HTMLInputElement} */ (
-      h("input", { type: "radio", name: id, value: name, class: "gptlib-at-radio" })
-    );
-    const value = h("span", { class: "gptlib-at-step-value" });
-    const how = h("span", { class: "gptlib-at-step-how" });
-    const head = h("span", { class: "gptlib-at-step-title" }, `${i + 1} ${title}`);
-    return {
-      input,
-      value,
-      how,
-      root: h("label", { class: "gptlib-at-step" }, input, head, value, how),
-    };
-  });
-  const canvas = /** @type {HTMLCanvasElement} */ (h("canvas", { class: "gptlib-at-canvas" }));
-  const [ahead, grid] = [div("ahead"), div("grid")];
-  const [row, column, cell] = [div("row"), div("column"), div("cell")];
-  const plot = h(
-    "div",
-    {
-      class: "gptlib-at-plot",
-      tabindex: "0",
-      role: "application",
-      "aria-roledescription": "attention map",
-      "aria-describedby": `${id}-help`,
-    },
-    canvas,
-    grid,
-    ahead,
-    h("div", { class: "gptlib-at-marks" }, column, row, cell),
-  );
-  const pill = () => h("span", { class: "gptlib-at-pill", dir: "auto" });
-  const [rowPill, columnPill] = [pill(), pill()];
-  const corner = h(
-    "div",
-    { class: "gptlib-at-corner", "aria-hidden": "true" },
-    h("span", {}, "looked at →"),
-    h("span", {}, "looks ↓"),
-  );
-  const [rows, columns] = [
-    div("rows", { "aria-hidden": "true" }),
-    div("columns", { "aria-hidden": "true" }),
-  ];
-  const ticks = [h("span"), h("span"), h("span")];
-  const scale = h("span", { class: "gptlib-at-scale" });
-  const legend = h(
-    "div",
-    { class: "gptlib-at-legend" },
-    scale,
-    h("span", { class: "gptlib-at-bar", "aria-hidden": "true" }),
-    h("span", { class: "gptlib-at-ticks" }, ...ticks),
-  );
-  const probe = h("span", { class: "gptlib-at-probe", "aria-hidden": "true" });
-  for (let i = 0; i < STOPS + TINTS; i++) probe.append(h("i", { "data-stop": String(i) }));
-  const layer = /** @type {HTMLSelectElement} */ (h("select", { class: "gptlib-at-select" }));
-  const head = /** @type {HTMLSelectElement} */ (h("select", { class: "gptlib-at-select" }));
-  const thumbs = /** @type {HTMLCanvasElement} */ (
-    h("canvas", { class: "gptlib-at-thumbs-canvas", "aria-hidden": "true" })
-  );
-  const buttons = div("thumbs-buttons");
-  const picker = h(
-    "div",
-    { class: "gptlib-at-picker" },
-    h(
-      "div",
-      { class: "gptlib-at-choose" },
-      h("label", {}, "Layer ", layer),
-      h("label", {}, "Head ", head),
-    ),
-    h("div", { class: "gptlib-at-thumbs" }, thumbs, buttons),
-    h("p", { class: "gptlib-at-soft" }, "All heads: a row for each layer, the first on top."),
-  );
-  const tokens = div("tokens", { role: "group" });
-  const looker = h("b");
-  const lineWords = h(
-    "p",
-    { class: "gptlib-at-line-words" },
-    looker,
-    " looks at the tokens ",
-    h("span", { class: "gptlib-at-key" }, "before it"),
-    "; the tokens ",
-    h("span", { class: "gptlib-at-key gptlib-at-later" }, "after it"),
-    " look at it.",
-  );
-  const caption = h("caption", {});
-  const body = h("tbody");
-  const table = h(
-    "table",
-    { class: "gptlib-at-table" },
-    caption,
-    h(
-      "thead",
-      {},
-      h(
-        "tr",
-        {},
-        h("th", { scope: "col" }, "Token"),
-        ...STEPS.map(({ name, title }) =>
-          h("th", { scope: "col", "data-step": name }, name === "weights" ? "Weight" : title)
-        ),
-        h("th", { scope: "col", class: "gptlib-at-back" }, "Looks at it"),
-      ),
-    ),
-    body,
-  );
-  const announcer = div("hidden", { "aria-live": "polite" });
-  const about = h("p", { class: "gptlib-at-about" });
-  const root = h(
-    "div",
-    { class: "gptlib-root gptlib-at", "data-lm-suppress-shortcuts": "true" },
-    h(
-      "div",
-      { class: "gptlib-at-layout" },
-      h(
-        "div",
-        { class: "gptlib-at-head" },
-        h("strong", { class: "gptlib-title" }, "Where attention looks"),
-        facts,
-      ),
-      h(
-        "div",
-        { class: "gptlib-at-input" },
-        ...(typing ? [h("label", { class: "gptlib-at-label" }, "Your text", area)] : []),
-        error,
-      ),
-      h(
-        "fieldset",
-        { class: "gptlib-at-steps" },
-        h("legend", { class: "gptlib-at-hidden" }, "Step"),
-        pair,
-        ...steps.map((step) => step.root),
-        about,
-      ),
-      h(
-        "div",
-        { class: "gptlib-at-figure" },
-        h("div", { class: "gptlib-at-map" }, corner, columns, rows, plot),
-        legend,
-        h(
-          "p",
-          { class: "gptlib-at-hidden", id: `${id}-help` },
-          "Up and down arrow keys choose the token that looks, left and right the one looked at. " +
-            "The table below has the numbers.",
-        ),
-      ),
-      picker,
-      h("div", { class: "gptlib-at-line" }, lineWords, tokens),
-      h(
-        "div",
-        {
-          class: "gptlib-at-numbers",
-          tabindex: "0",
-          role: "region",
-          "aria-label": "Numbers of the chosen row",
-        },
-        table,
-      ),
-      announcer,
-      probe,
-    ),
-  );
+function picture(state, palette) {
+  const { step, maps: { size: n }, range: [low, high] } = state;
+  const image = new ImageData(n, n);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let i = 0; i < n; i++) {
+    for (let j = 0; j < n; j++) {
+      const value = state.valueAt(step, i, j);
+      if ((step === "weights" && j > i) || !Number.isFinite(value)) continue;
+      const place = step === "weights" ? shadeOf(value) : (value - low) / (high - low || 1);
+      pixels[i * n + j] = palette[Math.round(place * (SHADES - 1))];
+    }
+  }
+  return image;
+}
+
+// ---------------------------------------------------------------------------------------------
+// What is shown, and what the reader does
+
+/** What a step does. @type {{ name: string, title: string, says(channels: number): string }[]} */
+const STEPS = [{
+  name: "scores",
+  title: "Score",
+  says: () =>
+    "The score of a cell is the dot product q · k: the query of the row's token, the key of the " +
+    "column's. The better the two match, the higher it is.",
+}, {
+  name: "scaled",
+  title: "Scaled",
+  says: (channels) =>
+    `Each score is divided by √${channels}, the square root of a head's number of channels, so ` +
+    "that it does not grow with the size of the head.",
+}, {
+  name: "masked",
+  title: "Masked",
+  says: () =>
+    "Whatever comes later than the row's token gets −∞ in place of its score: no token looks " +
+    "ahead.",
+}, {
+  name: "weights",
+  title: "Softmax",
+  says: () =>
+    "The softmax raises e to each score and divides by the row's sum. −∞ turns into 0, and each " +
+    "row adds up to 1: these are the weights.",
+}];
+
+/** @param {Maps} packed */
+function unpacked(packed) {
+  const labels = packed.tokens.map(label);
+  const size = labels.length;
   return {
-    root,
-    facts,
-    area,
-    error,
-    pair,
-    steps,
-    about,
-    canvas,
-    ahead,
-    row,
-    column,
-    cell,
-    plot,
-    rows,
-    columns,
-    rowPill,
-    columnPill,
-    ticks,
-    scale,
-    probe,
-    layer,
-    head,
-    thumbs,
-    buttons,
-    picker,
-    tokens,
-    looker,
-    caption,
-    body,
-    table,
-    announcer,
+    ...{ ...packed, size, labels, names: labels.map(spoken) },
+    ...{ codes: decode(packed), ahead: stairs(size), single: packed.layers * packed.heads === 1 },
   };
 }
 
-/**
- * @param {{ model: Model, el: HTMLElement }} context
- * @returns {() => void}
- */
-function render({ model, el }) {
-  const live = Boolean(model.get("live")); // only a kernel has this trait
-  const bytes = Number(model.get("mini") ?? 0); // of the weights, where a page can load them
-  const view = build(live || bytes > 0);
-  /** @type {Maps} */
-  let maps = model.get("maps");
-  let codes = decode(maps);
-  let labels = maps.tokens.map(label);
-  let shown = headOf(codes, 0);
-  /** @type {Uint32Array | null} */
-  let palette = null; // known once the widget stands in its page
-  /** @type {{ button: HTMLElement, weight: HTMLElement }[]} */
-  let words = [];
-  /** @type {Node[][]} */
-  let numbers = [];
-  /** @type {HTMLElement[]} */
-  let rowLabels = [];
-  /** @type {HTMLElement[]} */
-  let columnLabels = [];
-  /** @type {HTMLElement[]} */
-  let thumbButtons = [];
-  /** @type {Cell | null} */
-  let hovered = null;
-  /** @type {Cell} */
-  let drawn = { row: -1, column: -1 };
-  /** @type {{ x: number, y: number } | null} */
-  let pointer = null;
-  let frame = 0;
-  let typing = 0;
-  let waiting = 0;
-  let resting = 0;
-  let cell = 0; // of the map, in pixels
-  let tints = ["0 0 0", "0 0 0"];
-  let own = false;
-  let problem = ""; // of reading in the page
-  const first = { token: model.get("token"), column: model.get("column") };
+class State {
+  id = uniqueName();
+  said = ""; // for who listens
+  every = 1; // so many labels share the room of one
+  resting = 0;
+  /** @type {Cell | null} */ hovered = null;
+  /** @type {{ clientX: number, clientY: number } | null} */ pointer = null;
+  /** Known once the widget stands in its page. @type {ReturnType<typeof colorsOf> | null} */
+  colors = null;
+  /** Whose sizes the style sheet knows. @type {State["maps"] | null} */ fitted = null;
 
-  const size = () => maps.tokens.length;
-  const at = (/** @type {string} */ name, /** @type {number} */ count) =>
-    Math.min(Math.max(model.get(name) ?? 0, 0), count - 1);
-  const index = () => at("layer", maps.layers) * maps.heads + at("head", maps.heads);
-  const quote = (/** @type {number} */ i) => `“${labels[i]}”`;
-
-  /** @returns {Cell} what the reader has chosen */
-  function chosen() {
-    const row = at("token", size());
-    const column = model.get("column");
-    return { row, column: column >= 0 && column < size() ? column : strongest(shown, row, size()) };
-  }
-
-  // --- what depends on the maps ---------------------------------------------------------------
-
-  function drawMaps() {
-    const n = size();
-    view.facts.textContent =
-      (maps.layers * maps.heads > 1
-        ? `${plural(maps.layers, "layer")} × ${plural(maps.heads, "head")}, `
-        : "one head, ") + plural(n, "token");
-    view.root.classList.toggle("gptlib-at-single", maps.layers * maps.heads === 1);
-    view.root.classList.toggle("gptlib-at-many", n > 32);
-    view.root.classList.toggle("gptlib-at-few", n <= 24);
-    view.root.style.setProperty("--tokens", String(n));
-    view.root.style.setProperty("--layers", String(maps.layers));
-    view.root.style.setProperty("--heads", String(maps.heads));
-    view.ahead.style.clipPath = stairs(n);
-    const axis = (/** @type {string} */ text) =>
-      h("span", { dir: "auto", ...(text.length > 6 ? { class: "gptlib-at-long" } : {}) }, text);
-    rowLabels = labels.map(axis);
-    columnLabels = labels.map(axis);
-    view.rows.replaceChildren(...rowLabels, view.rowPill);
-    view.columns.replaceChildren(...columnLabels, view.columnPill);
-    thin();
-    drawWords();
-    drawTable();
-    drawPicker();
-    drawThumbs();
-    drawHead();
-  }
-
-  function drawWords() {
-    words = labels.map((text, i) => {
-      const weight = h("span", { class: "gptlib-at-weight" });
-      const button = h(
-        "button",
-        { type: "button", class: "gptlib-at-token", tabindex: "-1", "data-index": String(i) },
-        h("span", { class: "gptlib-at-hidden" }, spoken(text)),
-        h("span", { class: "gptlib-at-text", dir: "auto", "aria-hidden": "true" }, text),
-        " ",
-        weight,
-      );
-      return { button, weight };
+  /** @param {Widget} widget */
+  constructor(widget) {
+    this.widget = widget;
+    this.model = widget.model;
+    this.root = widget.root;
+    this.first = { row: this.model.get("token"), column: this.model.get("column") };
+    this.packed = /** @type {Maps} */ (this.model.get("maps"));
+    this.maps = unpacked(this.packed);
+    this.index = this.place;
+    this.shown = headOf(this.maps.codes, this.index);
+    this.settled = this.chosen;
+    this.frame = onFrame(() => this.hover(this.pointer && this.cellAt(this.pointer)));
+    this.reader = new Reader(widget, {
+      name: "at",
+      noun: "map",
+      question: "scores",
+      more: { bare: true },
+      text: () => this.maps.text,
+      take: (answer, text) => this.take(answer, text),
     });
-    const breaks = words.flatMap(({ button }, i) =>
-      maps.tokens[i].endsWith("\n") ? [button, h("span", { class: "gptlib-at-break" })] : [button]
-    );
-    view.tokens.replaceChildren(...breaks);
   }
 
-  function drawTable() {
-    numbers = [];
-    const lines = labels.map((text) => {
-      const cells = STEPS.map(({ name }) => h("td", { "data-step": name }, ""));
-      const back = h("td", { class: "gptlib-at-back" }, "");
-      numbers.push([...cells, back].map((cell) => cell.appendChild(new Text())));
-      return h("tr", {}, h("th", { scope: "row", dir: "auto" }, text), ...cells, back);
-    });
-    view.body.replaceChildren(...lines);
-  }
-
-  function drawPicker() {
-    const options = (/** @type {number} */ count) =>
-      Array.from({ length: count }, (_, i) => h("option", { value: String(i) }, String(i)));
-    view.layer.replaceChildren(...options(maps.layers));
-    view.head.replaceChildren(...options(maps.heads));
-    thumbButtons = [];
-    if (maps.layers * maps.heads > 1) {
-      for (let layer = 0; layer < maps.layers; layer++) {
-        for (let head = 0; head < maps.heads; head++) {
-          const name = `layer ${layer}, head ${head}`;
-          thumbButtons.push(
-            h("button", {
-              type: "button",
-              class: "gptlib-at-thumb",
-              tabindex: "-1",
-              "aria-label": name,
-              title: name,
-            }),
-          );
-        }
-      }
+  /** Take the maps and the head that are asked for, where they are others. */
+  follow() {
+    if (this.model.get("maps") !== this.packed) {
+      this.packed = this.model.get("maps");
+      this.maps = unpacked(this.packed);
+      [this.index, this.hovered] = [-1, null];
     }
-    view.buttons.setAttribute("role", "group");
-    view.buttons.setAttribute("aria-label", "All heads. Arrow keys move.");
-    view.buttons.replaceChildren(...thumbButtons);
+    if (this.index === this.place) return;
+    this.index = this.place;
+    this.shown = headOf(this.maps.codes, this.index);
   }
 
-  function drawThumbs() {
-    if (!palette || maps.layers * maps.heads === 1) return;
-    const n = size();
-    const scale = Math.ceil((maps.layers * maps.heads > 200 ? 24 : 64) / n); // sharp, not huge
-    const gap = Math.max(2, Math.round((n * scale) / 12));
-    const step = n * scale + gap;
-    const image = new ImageData(maps.heads * step, maps.layers * step);
-    const pixels = new Uint32Array(image.data.buffer);
-    const weights = new Float64Array(n * n);
-    for (let k = 0; k < maps.layers * maps.heads; k++) {
-      fillWeights(codes, k, weights);
-      const left = (k % maps.heads) * step + (gap >> 1);
-      const top = Math.floor(k / maps.heads) * step + (gap >> 1);
-      for (let y = 0; y < n * scale; y++) {
-        const i = Math.floor(y / scale);
-        const start = (top + y) * image.width + left;
-        for (let x = 0; x < n * scale; x++) {
-          const j = Math.floor(x / scale);
-          pixels[start + x] = j <= i
-            ? palette[Math.round(shadeOf(weights[i * n + j]) * (SHADES - 1))]
-            : 0;
-        }
-      }
-    }
-    view.thumbs.width = image.width;
-    view.thumbs.height = image.height;
-    view.thumbs.getContext("2d")?.putImageData(image, 0, 0);
+  /** @param {any} answer of the model in this page @param {string} text */
+  take(answer, text) {
+    const token = Math.min(this.chosen.row, answer.tokens.length - 1);
+    this.widget.save({ column: -1, token, maps: fromEngine(this.packed, answer, text) });
+    return "";
   }
 
-  // --- what depends on the head and the step --------------------------------------------------
+  // --- numbers --------------------------------------------------------------------------------
 
-  function drawHead() {
-    shown = headOf(codes, index());
-    const [layer, head] = [at("layer", maps.layers), at("head", maps.heads)];
-    view.layer.value = String(layer);
-    view.head.value = String(head);
-    thumbButtons.forEach((button, k) => {
-      const here = k === index();
-      button.tabIndex = here ? 0 : -1;
-      if (here) button.setAttribute("aria-current", "true");
-      else button.removeAttribute("aria-current");
-    });
-    drawStep();
+  /** @param {string} trait @param {number} count */
+  at(trait, count) {
+    return Math.min(Math.max(this.model.get(trait) ?? 0, 0), count - 1);
   }
 
-  function drawStep() {
-    const step = model.get("step") ?? "weights";
-    view.root.dataset.step = step;
-    for (const { input } of view.steps) input.checked = input.value === step;
-    const [layer, head] = [at("layer", maps.layers), at("head", maps.heads)];
-    const title = STEPS.find(({ name }) => name === step)?.title.toLowerCase();
-    view.plot.setAttribute(
-      "aria-label",
-      `Map of layer ${layer}, head ${head}, step ${title}: rows look at columns`,
-    );
-    const lacking = !codes.above && (step === "scores" || step === "scaled");
-    write(
-      view.about,
-      explain(step, maps.channels) +
-        (lacking ? " Those of later tokens, which the mask hides, are not stored here." : ""),
-    );
-    drawCanvas(step);
-    drawCell(true);
+  get layer() {
+    return this.at("layer", this.packed.layers);
   }
 
-  /** @param {string} step */
-  function drawCanvas(step) {
-    const n = size();
-    const [low, high] = [shown.low, shown.high].map((value) => value * factor(step));
-    const digits = decimals(0, Math.max(-low, high) * 10);
-    const ends = [low, (low + high) / 2, high].map((value) => formatNumber(value, digits));
-    view.ticks.forEach((tick, i) =>
-      write(tick, step === "weights" ? ["0", "0.25", "1"][i] : ends[i])
-    );
-    write(view.scale, step === "weights" ? "Weight" : "Score");
-    view.root.classList.toggle("gptlib-at-full", Boolean(codes.above));
-    if (!palette) return;
-    const image = new ImageData(n, n);
-    const pixels = new Uint32Array(image.data.buffer);
-    for (let i = 0; i < n; i++) {
-      for (let j = 0; j < n; j++) {
-        const value = valueAt(step, i, j);
-        if ((step === "weights" && j > i) || !Number.isFinite(value)) continue;
-        const place = step === "weights" ? shadeOf(value) : (value - low) / (high - low || 1);
-        pixels[i * n + j] = palette[Math.round(place * (SHADES - 1))];
-      }
-    }
-    view.canvas.width = view.canvas.height = n;
-    view.canvas.getContext("2d")?.putImageData(image, 0, 0);
+  get head() {
+    return this.at("head", this.packed.heads);
+  }
+
+  /** The head's, counted over all layers. */
+  get place() {
+    return this.layer * this.packed.heads + this.head;
+  }
+
+  /** @returns {string} */
+  get step() {
+    return this.model.get("step") ?? "weights";
+  }
+
+  /** What the reader has chosen. @returns {Cell} */
+  get chosen() {
+    const { size } = this.maps;
+    const [row, column] = [this.at("token", size), this.model.get("column")];
+    const given = column >= 0 && column < size;
+    return { row, column: given ? column : strongest(this.shown, row, size) };
+  }
+
+  /** The cell that is shown. */
+  get cell() {
+    return this.hovered ?? this.chosen;
+  }
+
+  /** The cell whose row's numbers are shown: nobody reads them while the pointer moves. */
+  get numbered() {
+    return this.hovered ? this.settled : this.chosen;
+  }
+
+  /** The ends of the scale. */
+  get range() {
+    return [this.shown.low, this.shown.high].map((value) => value * this.factor(this.step));
   }
 
   /** @param {string} step @returns {number} what a scaled score is multiplied by */
-  const factor = (step) => (step === "scores" ? Math.sqrt(maps.channels) : 1);
+  factor(step) {
+    return step === "scores" ? Math.sqrt(this.maps.channels) : 1;
+  }
+
+  /** @param {string} step @param {number} i @param {number} j */
+  valueAt(step, i, j) {
+    const place = i * this.maps.size + j;
+    if (step === "weights") return this.shown.weights[place];
+    if (step === "masked" && j > i) return -Infinity;
+    return this.shown.scaled[place] * this.factor(step);
+  }
 
   /** @param {string} step @param {number} i @param {number} j @returns {string} */
-  function numberAt(step, i, j) {
-    const value = valueAt(step, i, j);
+  numberAt(step, i, j) {
+    const value = this.valueAt(step, i, j);
     if (step === "weights") return formatNumber(value, 3);
-    const largest = Math.max(Math.abs(shown.low), Math.abs(shown.high));
-    const error = shown.errors[i * size() + j] * factor(step);
-    return formatNumber(value, decimals(error, largest * factor(step)));
-  }
-
-  /** @param {string} step @param {number} i @param {number} j @returns {number} */
-  function valueAt(step, i, j) {
-    const value = shown.scaled[i * size() + j];
-    if (step === "weights") return shown.weights[i * size() + j];
-    if (step === "masked") return j > i ? -Infinity : value;
-    return value * factor(step);
-  }
-
-  // --- what depends on the cell ---------------------------------------------------------------
-
-  /** @param {boolean} anew whether its numbers have changed */
-  function drawCell(anew = false) {
-    const { row, column } = hovered ?? chosen();
-    if (!anew && row === drawn.row && column === drawn.column) return;
-    const n = size();
-    const before = drawn;
-    drawn = { row, column };
-    write(view.rowPill, labels[row]);
-    write(view.columnPill, labels[column]);
-    placePills();
-    // Where it looks, and below the diagonal who looks at it: together an L that lies on its side.
-    const future = codes.above && ["scores", "scaled"].includes(model.get("step"));
-    view.row.style.transform = `translateY(${row * 100}%)`;
-    view.row.style.width = `${future ? 100 : ((row + 1) / n) * 100}%`;
-    view.column.style.transform = `translateX(${row * 100}%)`;
-    view.column.style.top = `${future ? 0 : (row / n) * 100}%`;
-    view.cell.style.transform = `translate(${column * 100}%, ${row * 100}%)`;
-    drawSteps(row, column);
-    if (anew || row !== before.row) {
-      words[before.row]?.button.classList.remove("gptlib-at-self");
-      drawTints(row);
-    }
-    window.clearTimeout(resting);
-    if (hovered) {
-      resting = window.setTimeout(drawNumbers, 150); // nobody reads it while moving
-    } else drawNumbers();
-    words[before.column]?.button.classList.remove("gptlib-at-on");
-    words[column].button.classList.add("gptlib-at-on");
-    if (hovered) return;
-    for (const { button } of words) if (button.tabIndex === 0) button.tabIndex = -1;
-    words[row].button.tabIndex = 0; // the one that the Tab key reaches
-  }
-
-  /** @param {number} row @param {number} column */
-  function drawSteps(row, column) {
-    const ahead = column > row;
-    write(
-      view.pair,
-      row === column ? `${quote(row)} looks at itself` : `${quote(row)} looks at ${quote(column)}`,
-    );
-    let sum = 0;
-    for (let j = 0; j <= row; j++) sum += Math.exp(valueAt("scaled", row, j));
-    const hows = [
-      "q · k",
-      `÷ √${maps.channels}`,
-      ahead ? "later: masked" : "not later: kept",
-      ahead ? "e to −∞ is 0" : `e^${numberAt("scaled", row, column)} ÷ ${formatLarge(sum)}`,
-    ];
-    view.steps.forEach(({ value, how }, i) => {
-      const name = STEPS[i].name;
-      write(value, numberAt(name, row, column));
-      write(how, hows[i]);
-    });
+    const { low, high, errors } = this.shown;
+    const largest = Math.max(Math.abs(low), Math.abs(high)) * this.factor(step);
+    const error = errors[i * this.maps.size + j] * this.factor(step);
+    return formatNumber(value, decimals(error, largest));
   }
 
   /** @param {number} row @param {number} i @returns {number} how `row` looks at i, or i at it */
-  function weightBetween(row, i) {
-    return i <= row ? shown.weights[row * size() + i] : shown.weights[i * size() + row];
+  between(row, i) {
+    return this.valueAt("weights", Math.max(row, i), Math.min(row, i));
   }
 
-  /** @param {number} row */
-  function drawTints(row) {
-    words.forEach(({ button }, i) => {
-      const shade = shadeOf(weightBetween(row, i)).toFixed(2);
-      paint(button, `rgb(${tints[i > row ? 1 : 0]} / ${shade})`);
-    });
-    words[row].button.classList.add("gptlib-at-self");
-    write(view.looker, quote(row));
-  }
-
-  function drawNumbers() {
-    const { row, column } = drawn;
-    const n = size();
-    words.forEach(({ weight }, i) => {
-      write(weight, weightBetween(row, i).toFixed(2).replace(/^0/, ""));
-    });
-    view.body.querySelector(".gptlib-at-on")?.classList.remove("gptlib-at-on");
-    view.body.children[column].classList.add("gptlib-at-on");
-    write(view.caption, `What ${quote(row)} looks at, token by token, and which tokens look at it`);
-    for (let j = 0; j < n; j++) {
-      STEPS.forEach(({ name }, k) => {
-        write(numbers[j][k], numberAt(name, row, j));
-      });
-      write(numbers[j][STEPS.length], formatNumber(shown.weights[j * n + row], 3));
-    }
-  }
-
-  function announce() {
-    const { row } = chosen();
-    const n = size();
-    const names = labels.map(spoken);
-    const before = Array.from({ length: row + 1 }, (_, j) => shown.weights[row * n + j]);
-    const after = Array.from(
-      { length: n - row - 1 },
-      (_, k) => shown.weights[(row + 1 + k) * n + row],
-    );
-    const back = heaviest(names.slice(row + 1), after);
-    view.announcer.textContent = `${names[row]} looks at ${heaviest(names, before)}` +
-      (back ? `; looked at by ${back}.` : ".");
+  /** @param {number} i @returns {string} */
+  quote(i) {
+    return `“${this.maps.labels[i]}”`;
   }
 
   // --- what the reader does -------------------------------------------------------------------
 
-  /** @param {Record<string, unknown>} values */
-  function set(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
-  }
-
-  /** @param {number} x @param {number} y @returns {Cell} */
-  function cellAt(x, y) {
-    const box = view.plot.getBoundingClientRect();
-    const place = (/** @type {number} */ share) =>
-      Math.min(Math.max(Math.floor(share * size()), 0), size() - 1);
-    return { row: place((y - box.top) / box.height), column: place((x - box.left) / box.width) };
-  }
-
-  function onFrame() {
-    frame = 0;
-    hovered = pointer && cellAt(pointer.x, pointer.y);
-    drawCell();
-  }
-
-  /** @param {{ x: number, y: number } | null} place */
-  function point(place) {
-    pointer = place;
-    if (!frame) frame = requestAnimationFrame(onFrame);
-  }
-
   /** @param {number} row @param {number} column */
-  function choose(row, column) {
-    hovered = null;
-    set({ token: row, column });
-    announce();
+  choose(row, column) {
+    clearTimeout(this.resting);
+    this.hovered = null;
+    this.widget.save({ token: row, column });
+    this.announce();
   }
 
-  /** @param {KeyboardEvent} event */
-  function onPlotKey(event) {
-    const { row, column } = chosen();
-    const last = size() - 1;
-    /** @type {Record<string, [number, number]>} */
-    const targets = {
-      ArrowUp: [row - 1, column],
-      ArrowDown: [row + 1, column],
-      ArrowLeft: [row, column - 1],
-      ArrowRight: [row, column + 1],
-      Home: [row, 0],
-      End: [row, last],
-      PageUp: [0, column],
-      PageDown: [last, column],
-      Escape: [first.token, first.column],
+  /** Say where the chosen token looks. */
+  announce = () => {
+    const { maps: { names }, chosen: { row } } = this;
+    const weights = names.map((_, i) => this.between(row, i));
+    const back = heaviest(names.slice(row + 1), weights.slice(row + 1));
+    const ahead = heaviest(names.slice(0, row + 1), weights.slice(0, row + 1));
+    this.said = `${names[row]} looks at ${ahead}${back && `; looked at by ${back}`}.`;
+    this.widget.update();
+  };
+
+  /** @param {Cell | null} cell under the pointer */
+  hover(cell) {
+    const before = this.cell;
+    if (!this.hovered) this.settled = before;
+    this.hovered = cell;
+    const { row, column } = this.cell;
+    if (row === before.row && column === before.column) return;
+    clearTimeout(this.resting);
+    const settle = () => {
+      this.settled = this.cell;
+      this.widget.update();
     };
-    const target = targets[event.key];
-    if (!target || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    const [i, j] = target.map((value) => Math.min(value, last));
-    choose(Math.max(i, 0), Math.max(j, event.key === "Escape" ? -1 : 0));
+    if (cell) this.resting = window.setTimeout(settle, 150);
+    this.widget.update();
   }
 
-  /** @param {KeyboardEvent} event */
-  function onTokenKey(event) {
-    const here = Number(/** @type {HTMLElement} */ (event.target).dataset.index);
-    const last = size() - 1;
-    /** @type {Record<string, number>} */
-    const targets = {
-      ArrowLeft: here - 1,
-      ArrowRight: here + 1,
+  /** @param {{ clientX: number, clientY: number }} event @returns {Cell} */
+  cellAt({ clientX, clientY }) {
+    const box = /** @type {Element} */ (this.find("plot")).getBoundingClientRect();
+    const { size } = this.maps;
+    const place = (/** @type {number} */ share) =>
+      Math.min(Math.max(Math.floor(share * size), 0), size - 1);
+    return {
+      row: place((clientY - box.top) / box.height),
+      column: place((clientX - box.left) / box.width),
+    };
+  }
+
+  onMove = (/** @type {PointerEvent} */ event) => {
+    if (event.pointerType !== "touch") this.point(event);
+  };
+
+  /** @param {State["pointer"]} pointer */
+  point(pointer) {
+    this.pointer = pointer;
+    this.frame.ask();
+  }
+
+  onClick = (/** @type {PointerEvent} */ event) => {
+    const { row, column } = this.cellAt(event);
+    this.choose(row, column);
+  };
+
+  onLeave = () => this.point(null);
+
+  onPlotKey = (/** @type {KeyboardEvent} */ event) => {
+    const { first, chosen, maps: { size } } = this;
+    const to = event.key === "Escape"
+      ? [first.row, first.column].map((i) => Math.min(i, size - 1))
+      : movedInGrid(event.key, [chosen.row, chosen.column], [size, size]);
+    if (!to || withModifier(event)) return;
+    event.preventDefault();
+    this.choose(to[0], to[1]);
+  };
+
+  /** Pointed at, a token shows where it looks; in focus or clicked, it is chosen. */
+  onToken = (/** @type {any} */ event) => {
+    const button = event.target.closest(".gptlib-at-token");
+    if (!button) return;
+    const row = Number(button.dataset.index);
+    if (event.type === "pointerover") {
+      this.hover({ row, column: strongest(this.shown, row, this.maps.size) });
+    } else if (row !== this.model.get("token") || this.hovered) this.choose(row, -1);
+  };
+
+  onTokenKey = (/** @type {any} */ event) => {
+    const here = Number(event.target.dataset.index);
+    const last = this.maps.size - 1;
+    const to = /** @type {Record<string, number>} */ ({
+      ArrowLeft: Math.max(here - 1, 0),
+      ArrowRight: Math.min(here + 1, last),
       Home: 0,
       End: last,
-      Escape: first.token,
-    };
-    const target = targets[event.key];
-    if (target === undefined || Number.isNaN(here)) return;
+      Escape: Math.min(this.first.row, last),
+    })[event.key];
+    if (to === undefined || withModifier(event)) return;
     event.preventDefault();
-    const next = words[Math.min(Math.max(target, 0), last)].button;
-    next.focus();
-  }
+    /** @type {HTMLElement} */ (this.find("token", to)).focus();
+  };
 
-  /** @param {KeyboardEvent} event */
-  function onThumbKey(event) {
-    const [layer, head] = [at("layer", maps.layers), at("head", maps.heads)];
-    /** @type {Record<string, [number, number]>} */
-    const targets = {
-      ArrowUp: [layer - 1, head],
-      ArrowDown: [layer + 1, head],
-      ArrowLeft: [layer, head - 1],
-      ArrowRight: [layer, head + 1],
-      Home: [layer, 0],
-      End: [layer, maps.heads - 1],
-    };
-    const target = targets[event.key];
-    if (!target) return;
+  onThumbKey = (/** @type {KeyboardEvent} */ event) => {
+    const { layer, head, maps: { layers, heads } } = this;
+    const to = movedInGrid(event.key, [layer, head], [layers, heads]);
+    if (!to || withModifier(event) || event.key.startsWith("Page")) return;
     event.preventDefault();
-    const next = {
-      layer: Math.min(Math.max(target[0], 0), maps.layers - 1),
-      head: Math.min(Math.max(target[1], 0), maps.heads - 1),
-    };
-    set(next);
-    thumbButtons[next.layer * maps.heads + next.head].focus();
-  }
-
-  /** @param {Event} event */
-  function onToken(event) {
-    const button = /** @type {HTMLElement} */ (event.target).closest(".gptlib-at-token");
-    if (!button) return;
-    const row = Number(/** @type {HTMLElement} */ (button).dataset.index);
-    if (event.type === "pointerover") {
-      hovered = { row, column: strongest(shown, row, size()) };
-      drawCell();
-    } else if (row !== model.get("token") || hovered) choose(row, -1);
-  }
-
-  // --- typing ---------------------------------------------------------------------------------
-
-  function onInput() {
-    window.clearTimeout(typing);
-    typing = window.setTimeout(() => {
-      own = true;
-      problem = "";
-      set({ text: area().replace(/\p{Surrogate}/gu, "\ufffd") });
-      own = false;
-      drawError();
-      reader?.want(model.get("text") !== maps.text);
-    }, 400);
-  }
-
-  const area = () => view.area.value;
-
-  /** @param {string} sentence */
-  function say(sentence) {
-    problem = sentence;
-    drawError();
-  }
-
-  /** @type {any} */
-  let reader = null; // in a page that has the model
-  let gone = false;
-
-  async function addReader() {
-    const { pageReader } = await import(new URL("./lib/reader.js", import.meta.url).href);
-    if (gone) return;
-    reader = pageReader(h, model, "gptlib-at", bytes, readHere, say);
-    view.error.before(reader.root);
-    reader.want((model.get("text") ?? maps.text) !== maps.text);
-  }
-  if (!live && bytes) addReader().catch(() => say("What reads another text did not arrive."));
-
-  /** Read the text with the model of this page. @param {any} engine */
-  async function readHere(engine) {
-    const text = model.get("text") ?? maps.text;
-    if (text === maps.text) return;
-    problem = text ? "" : "The text is empty: at least one token is needed.";
-    if (text) {
-      const found = await engine.ask("scores", { text, bare: true });
-      if (text !== model.get("text")) return;
-      const last = found.tokens.length - 1;
-      set({ column: -1, token: Math.min(at("token", size()), last) });
-      set({ maps: fromEngine(maps, found, text) });
-    }
-    drawError();
-  }
-
-  function drawText() {
-    const text = model.get("text") ?? maps.text;
-    // A text area turns every line break into \n; do not take that for a new text.
-    if ((live || bytes) && !own && text.replace(/\r\n?/g, "\n") !== area()) view.area.value = text;
-    drawError();
-  }
-
-  function drawError() {
-    window.clearTimeout(waiting);
-    const error = model.get("error") ?? "";
-    const sentence = error ? `${error[0].toUpperCase()}${error.slice(1)}.` : problem;
-    write(view.error, sentence && `${sentence} The map below is of the last text.`);
-    view.area.setAttribute("aria-invalid", String(Boolean(sentence)));
-    const stale = live && !sentence && model.get("text") !== maps.text;
-    view.root.classList.toggle("gptlib-at-stale", stale);
-    if (stale) {
-      waiting = window.setTimeout(() => {
-        write(view.error, "Waiting for Python. Is the kernel running?");
-      }, 3000);
-    }
-  }
-
-  function onMaps() {
-    if (model.get("maps") === maps) return;
-    maps = model.get("maps");
-    codes = decode(maps);
-    labels = maps.tokens.map(label);
-    hovered = null;
-    drawn = { row: -1, column: -1 };
-    drawMaps();
-    drawError();
-  }
+    this.widget.save({ layer: to[0], head: to[1] });
+    /** @type {HTMLElement} */ (this.find("thumb", to[0] * heads + to[1])).focus();
+  };
 
   // --- size and theme -------------------------------------------------------------------------
 
-  /** Leave out labels where there is no room for all. */
-  function thin() {
-    cell = view.plot.clientWidth / size();
-    const every = cell ? Math.max(1, Math.ceil(12 / cell)) : 1;
-    view.root.style.setProperty("--cell", `${cell}px`);
-    for (const list of [rowLabels, columnLabels]) {
-      list.forEach((element, i) => element.classList.toggle("gptlib-at-off", i % every > 0));
+  /** @param {string} name @param {number} [i] */
+  find(name, i = 0) {
+    return this.root.querySelectorAll(`.gptlib-at-${name}`)[i];
+  }
+
+  /** Tell the style sheet of the maps. */
+  drawn() {
+    if (this.root.dataset.step !== this.step) this.root.dataset.step = this.step;
+    this.reader.drawn();
+    if (this.fitted === this.maps) return;
+    const { size, layers, heads } = this.maps;
+    for (const [name, value] of Object.entries({ tokens: size, layers, heads })) {
+      this.root.style.setProperty(`--${name}`, String(value));
     }
-    placePills();
+    if (this.fitted) this.fit(); // at first the widget's own size says it
+    this.fitted = this.maps;
   }
 
-  /** Put the labels of the row and the column that are shown over the others, which stay. */
-  function placePills() {
-    const place = (/** @type {number} */ i) => Math.max(i, 0) * cell + cell / 2 - 8;
-    view.rowPill.style.transform = `translateY(${place(drawn.row)}px)`;
-    view.columnPill.style.transform = `translateX(${-place(drawn.column)}px)`;
+  /** Leave out labels where there is no room for all. */
+  fit() {
+    const cell = (this.find("plot")?.clientWidth ?? 0) / this.maps.size;
+    this.root.style.setProperty("--cell", `${cell}px`);
+    const every = cell ? Math.max(1, Math.ceil(12 / cell)) : 1;
+    if (every !== this.every) this.widget.update();
+    this.every = every;
   }
 
-  function recolor() {
-    if (!view.root.isConnected) return;
-    const fresh = shades(view.probe);
-    if (palette && fresh.every((pixel, i) => pixel === palette?.[i])) return;
-    palette = fresh;
-    tints = tintsOf(view.probe);
-    drawThumbs();
-    drawCanvas(model.get("step") ?? "weights");
-    drawTints(drawn.row);
-  }
-
-  view.plot.addEventListener("pointermove", (event) => {
-    if (event.pointerType !== "touch") point({ x: event.clientX, y: event.clientY });
-  });
-  view.plot.addEventListener("pointerleave", () => point(null));
-  view.plot.addEventListener("click", (event) => {
-    const { row, column } = cellAt(event.clientX, event.clientY);
-    choose(row, column);
-  });
-  view.plot.addEventListener("keydown", onPlotKey);
-  view.plot.addEventListener("focus", announce);
-  for (const type of ["pointerover", "focusin", "click"]) {
-    view.tokens.addEventListener(type, onToken);
-  }
-  view.tokens.addEventListener("pointerleave", () => point(null));
-  view.tokens.addEventListener("keydown", onTokenKey);
-  view.buttons.addEventListener("keydown", onThumbKey);
-  view.buttons.addEventListener("click", (event) => {
-    const k = thumbButtons.indexOf(/** @type {HTMLElement} */ (event.target));
-    if (k >= 0) set({ layer: Math.floor(k / maps.heads), head: k % maps.heads });
-  });
-  view.layer.addEventListener("change", () => set({ layer: Number(view.layer.value) }));
-  view.head.addEventListener("change", () => set({ head: Number(view.head.value) }));
-  for (const { input } of view.steps) {
-    input.addEventListener("change", () => set({ step: input.value }));
-  }
-  view.area.addEventListener("input", onInput);
-
-  drawMaps();
-  drawText();
-  el.append(view.root);
-
-  const resized = new ResizeObserver(() => {
-    thin();
-    recolor();
-  });
-  resized.observe(view.plot);
-  const themed = new MutationObserver(recolor);
-  for (const element of [document.documentElement, document.body]) {
-    themed.observe(element, { attributes: true });
-  }
-  const media = ["(prefers-color-scheme: dark)", "print"].map((query) => window.matchMedia(query));
-  for (const query of media) query.addEventListener("change", recolor);
-
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["change:maps", onMaps],
-    ["change:layer", drawHead],
-    ["change:head", drawHead],
-    ["change:step", drawStep],
-    ["change:token", () => drawCell()],
-    ["change:column", () => drawCell()],
-    ["change:text", drawText],
-    ["change:error", drawError],
-  ];
-  for (const [event, listener] of listeners) model.on(event, listener);
-  return () => {
-    window.clearTimeout(typing);
-    window.clearTimeout(waiting);
-    window.clearTimeout(resting);
-    gone = true;
-    reader?.close();
-    cancelAnimationFrame(frame);
-    resized.disconnect();
-    themed.disconnect();
-    for (const query of media) query.removeEventListener("change", recolor);
-    for (const [event, listener] of listeners) model.off(event, listener);
+  recolor = () => {
+    const probe = this.find("probe");
+    if (!probe || !this.root.isConnected) return;
+    const fresh = colorsOf(probe);
+    if (fresh.palette.every((pixel, i) => pixel === this.colors?.palette[i])) return;
+    this.colors = fresh;
+    this.widget.update();
   };
 }
 
-/** @param {number} n @returns {string} the cells above the diagonal, as a shape for CSS */
-export function stairs(n) {
-  const points = ["100% 0"];
-  for (let i = 0; i < n; i++) {
-    const x = (100 * (i + 1)) / n;
-    points.push(`${x}% ${(100 * i) / n}%`, `${x}% ${x}%`);
-  }
-  return `polygon(${points.join(",")})`;
+// ---------------------------------------------------------------------------------------------
+// The view
+
+/** @param {State} state */
+function headView({ maps }) {
+  const heads = maps.single
+    ? "one head"
+    : `${plural(maps.layers, "layer")} × ${plural(maps.heads, "head")}`;
+  return html`
+    <div class="gptlib-head gptlib-at-head">
+      <strong class="gptlib-title">Where attention looks</strong>
+      <span class="gptlib-soft gptlib-at-facts">${heads}, ${plural(maps.size, "token")}</span>
+    </div>
+  `;
 }
 
-export default { render };
+/** @param {State} state @param {Cell} cell @returns {string[]} how its number becomes the next */
+function hows(state, { row, column }) {
+  let sum = 0;
+  for (let j = 0; j <= row; j++) sum += Math.exp(state.valueAt("scaled", row, j));
+  const ahead = column > row;
+  return [
+    "q · k",
+    `÷ √${state.maps.channels}`,
+    ahead ? "later: masked" : "not later: kept",
+    ahead ? "e to −∞ is 0" : `e^${state.numberAt("scaled", row, column)} ÷ ${formatLarge(sum)}`,
+  ];
+}
+
+/** The steps of the cell: numbers to walk through, and the switch of the map. @param {State} state */
+function stepsView(state) {
+  const { maps, cell: { row, column }, cell } = state;
+  const looked = row === column ? "itself" : state.quote(column);
+  const how = hows(state, cell);
+  const lacking = !maps.codes.above && ["scores", "scaled"].includes(state.step)
+    ? " Those of later tokens, which the mask hides, are not stored here."
+    : "";
+  return html`<fieldset class="gptlib-at-steps">
+    <legend class="gptlib-spoken">Step</legend>
+    <div class="gptlib-at-pair">${state.quote(row)} looks at ${looked}</div>
+    ${
+    STEPS.map(({ name, title }, i) =>
+      html`
+        <label class="gptlib-at-step">
+          <input type="radio" class="gptlib-at-radio" name=${state.id} value=${name}
+            .checked=${live(name === state.step)}
+            @change=${() => state.widget.save({ step: name })}>
+          <span class="gptlib-at-step-title">${i + 1} ${title}</span>
+          <span class="gptlib-at-step-value">${state.numberAt(name, row, column)}</span>
+          <span class="gptlib-at-step-how">${how[i]}</span>
+        </label>
+      `
+    )
+  }
+    <p class="gptlib-soft gptlib-at-about">${
+    STEPS.find(({ name }) => name === state.step)?.says(maps.channels)
+  }${lacking}</p>
+  </fieldset>`;
+}
+
+/**
+ * The labels of the rows or of the columns, and over them the one that is shown.
+ * @param {State} state
+ * @param {string} name
+ * @param {number} i
+ */
+function axisView({ maps, every }, name, i) {
+  const labels = () =>
+    maps.labels.map((text, k) => {
+      const names = classes("at-tick", text.length > 6 && "at-long", k % every > 0 && "at-off");
+      return html`<span dir="auto" class=${names}>${text}</span>`;
+    });
+  return html`<div class="gptlib-at-${name}" aria-hidden="true">${guard([maps, every], labels)}<span
+    class="gptlib-at-pill" dir="auto" style="--at: ${i}">${maps.labels[i]}</span></div>`;
+}
+
+/** @param {State} state */
+function plotView(state) {
+  const { maps: { size, codes, ahead }, layer, head, step, cell: { row, column }, colors } = state;
+  // Where it looks, and below the diagonal who looks at it: together an L that lies on its side.
+  const whole = codes.above && ["scores", "scaled"].includes(step);
+  const [width, top] = whole ? [1, 0] : [(row + 1) / size, row / size];
+  const title = STEPS.find(({ name }) => name === step)?.title.toLowerCase();
+  const draw = (/** @type {HTMLCanvasElement} */ canvas) =>
+    colors && put(canvas, picture(state, colors.palette));
+  return html`
+    <div class="gptlib-at-plot" tabindex="0" role="application"
+      aria-roledescription="attention map" aria-describedby="${state.id}-help"
+      aria-label="Map of layer ${layer}, head ${head}, step ${title}: rows look at columns"
+      @pointermove=${state.onMove} @pointerleave=${state.onLeave} @click=${state.onClick}
+      @keydown=${state.onPlotKey} @focus=${state.announce}>
+      <canvas class="gptlib-at-canvas" ${guard([colors, state.shown, step], draw)}></canvas>
+      <div class="gptlib-at-grid"></div>
+      <div class="gptlib-at-ahead" style="clip-path: ${ahead}"></div>
+      <div class="gptlib-at-marks">
+        <div class="gptlib-at-column"
+          style="top: ${100 * top}%; transform: translateX(${100 * row}%)"></div>
+        <div class="gptlib-at-row"
+          style="width: ${100 * width}%; transform: translateY(${100 * row}%)"></div>
+        <div class="gptlib-at-cell" style="transform: translate(${100 * column}%, ${100 *
+          row}%)"></div>
+      </div>
+    </div>
+  `;
+}
+
+/** @param {State} state */
+function legendView({ range: [low, high], step }) {
+  const digits = decimals(0, Math.max(-low, high) * 10);
+  const ends = [low, (low + high) / 2, high].map((value) => formatNumber(value, digits));
+  const [name, ticks] = step === "weights" ? ["Weight", ["0", "0.25", "1"]] : ["Score", ends];
+  return html`<div class="gptlib-at-legend">
+    <span>${name}</span><span class="gptlib-at-bar" aria-hidden="true"></span>
+    <span class="gptlib-at-ticks">${ticks.map((tick) => html`<span>${tick}</span>`)}</span>
+  </div>`;
+}
+
+/** @param {State} state */
+const figureView = (state) =>
+  html`<div class="gptlib-at-figure">
+    <div class="gptlib-at-map">
+      <div class="gptlib-at-corner" aria-hidden="true">
+        <span>looked at →</span><span>looks ↓</span>
+      </div>
+      ${axisView(state, "columns", state.cell.column)} ${axisView(state, "rows", state.cell.row)}
+      ${plotView(state)}
+    </div>
+    ${guard([state.shown, state.step], () => legendView(state))}
+    <p class="gptlib-spoken" id="${state.id}-help">
+      Up and down arrow keys choose the token that looks, left and right the one looked at. The
+      table below has the numbers.
+    </p>
+  </div>`;
+
+/** @param {State} state */
+function thumbsView(state) {
+  const { maps, colors, index } = state;
+  const buttons = Array.from({ length: maps.layers * maps.heads }, (_, k) => {
+    const [layer, head] = [Math.floor(k / maps.heads), k % maps.heads];
+    const name = `layer ${layer}, head ${head}`;
+    return html`
+      <button type="button" class="gptlib-at-thumb" tabindex=${k === index ? 0 : -1}
+        aria-label=${name} title=${name} aria-current=${k === index ? "true" : nothing}
+        @click=${() => state.widget.save({ layer, head })}></button>
+    `;
+  });
+  const draw = (/** @type {HTMLCanvasElement} */ canvas) =>
+    colors && put(canvas, thumbnails(maps, colors.palette));
+  return html`
+    <div class="gptlib-at-thumbs">
+      <canvas class="gptlib-at-thumbs-canvas" aria-hidden="true"
+        ${guard([colors, maps], draw)}></canvas>
+      <div class="gptlib-at-thumbs-buttons" role="group" aria-label="All heads. Arrow keys move."
+        @keydown=${state.onThumbKey}>${buttons}</div>
+    </div>
+  `;
+}
+
+/** @param {State} state */
+function pickerView(state) {
+  const choice = (
+    /** @type {string} */ trait,
+    /** @type {number} */ value,
+    /** @type {number} */ n,
+  ) =>
+    select(
+      "",
+      String(value),
+      Array.from({ length: n }, (_, i) => [String(i), String(i)]),
+      (chosen) => state.widget.save({ [trait]: Number(chosen) }),
+    );
+  const { maps, layer, head } = state;
+  return html`<div class="gptlib-at-picker">
+    <div class="gptlib-at-choose">
+      <label>Layer ${choice("layer", layer, maps.layers)}</label>
+      <label>Head ${choice("head", head, maps.heads)}</label>
+    </div>
+    ${thumbsView(state)}
+    <p class="gptlib-soft">All heads: a row for each layer, the first on top.</p>
+  </div>`;
+}
+
+/** The text itself: where a token looks, and who looks at it. @param {State} state */
+function tokensView(state) {
+  const { maps, colors, cell: { row, column }, numbered, chosen } = state;
+  return maps.labels.map((text, i) => {
+    const shade = shadeOf(state.between(row, i)).toFixed(2);
+    const tint = colors ? `rgb(${colors.tints[Number(i > row)]} / ${shade})` : "transparent";
+    const weight = state.between(numbered.row, i).toFixed(2).replace(/^0/, "");
+    return html`
+      <button type="button" data-index=${i} tabindex=${i === chosen.row ? 0 : -1}
+        class=${classes("at-token", i === row && "at-self", i === column && "at-on")}
+        style="background-color: ${tint}"><span class="gptlib-spoken">${maps.names[i]}</span><span
+            class="gptlib-at-text" dir="auto" aria-hidden="true">${text}</span> <span
+            class="gptlib-at-weight">${weight}</span></button>${maps.tokens[i].endsWith("\n")
+              ? html`<span class="gptlib-at-break"></span>`
+              : nothing}
+    `;
+  });
+}
+
+/** @param {State} state */
+function lineView(state) {
+  const { maps, shown, colors, cell: { row, column }, numbered, chosen } = state;
+  const rests = [maps, shown, colors, row, column, numbered.row, chosen.row];
+  return html`
+    <div class="gptlib-at-line">
+      <p class="gptlib-soft gptlib-at-line-words"><b>${state.quote(row)}</b> looks at the tokens
+          <span class="gptlib-at-key">before it</span>; the tokens
+          <span class="gptlib-at-key gptlib-at-later">after it</span> look at it.</p>
+      <div class="gptlib-at-tokens" role="group" @pointerover=${state.onToken}
+        @focusin=${state.onToken} @click=${state.onToken} @pointerleave=${state.onLeave}
+        @keydown=${state.onTokenKey}>${guard(rests, () => tokensView(state))}</div>
+    </div>
+  `;
+}
+
+/** The numbers of a row. @param {State} state */
+function tableView(state) {
+  const { maps, numbered: { row, column } } = state;
+  const quoted = state.quote(row);
+  const lines = maps.labels.map((text, j) =>
+    html`
+      <tr class=${j === column ? "gptlib-at-on" : nothing}>
+        <th scope="row" dir="auto">${text}</th>
+        <td data-step="scores">${state.numberAt("scores", row, j)}</td>
+        <td data-step="scaled">${state.numberAt("scaled", row, j)}</td>
+        <td data-step="masked">${state.numberAt("masked", row, j)}</td>
+        <td data-step="weights">${state.numberAt("weights", row, j)}</td>
+        <td>${formatNumber(state.valueAt("weights", j, row), 3)}</td>
+      </tr>
+    `
+  );
+  return html`
+    <table class="gptlib-at-table">
+      <caption>What ${quoted} looks at, token by token, and which tokens look at it</caption>
+      <thead>
+        <tr>
+          <th scope="col">Token</th>${STEPS.map(({ name, title }) =>
+            html`<th scope="col" data-step=${name}>${name === "weights" ? "Weight" : title}</th>`
+          )}<th scope="col">Looks at it</th>
+        </tr>
+      </thead>
+      <tbody>${lines}</tbody>
+    </table>
+  `;
+}
+
+/** @param {Widget} widget */
+function setUp(widget) {
+  const state = new State(widget);
+  const view = () => {
+    state.follow();
+    const { maps, shown, index, colors, numbered: { row, column }, reader } = state;
+    const flags = [maps.size <= 24 && "at-few", maps.codes.above && "at-full"];
+    const layout = classes("layout at-layout", ...flags, reader.stale && "at-stale");
+    return html`<div class=${layout}>
+      ${headView(state)} ${reader.view()} ${stepsView(state)} ${figureView(state)}
+      ${maps.single ? nothing : guard([maps, index, colors], () => pickerView(state))}
+      ${lineView(state)}
+      <div class="gptlib-at-numbers" tabindex="0" role="region"
+        aria-label="Numbers of the chosen row">${
+      guard([maps, shown, row, column], () => tableView(state))
+    }</div>
+      <div class="gptlib-spoken" aria-live="polite">${state.said}</div>
+      <span class="gptlib-at-probe" aria-hidden="true">${
+      Array.from({ length: STOPS + TINTS }, (_, i) => html`<i data-stop=${i}></i>`)
+    }</span>
+    </div>`;
+  };
+  const resized = new ResizeObserver(() => {
+    state.fit();
+    state.recolor();
+  });
+  resized.observe(widget.root);
+  const unthemed = onTheme(state.recolor);
+  const close = () => {
+    clearTimeout(state.resting);
+    state.frame.cancel();
+    state.reader.close();
+    resized.disconnect();
+    unthemed();
+  };
+  return { view, drawn: () => state.drawn(), close };
+}
+
+const TRAITS = ["maps", "layer", "head", "step", "token", "column", "text", "error"];
+
+export default define("at", TRAITS, setUp);

@@ -2,20 +2,20 @@
 // the likeliest tokens of every place; in a page without a kernel, the mini model, which runs there
 // when the reader asks for it, reads other texts.
 
+import { fromBase64 } from "./lib/bytes.js";
+import { classes, define, guard, html, nothing } from "./lib/kit.js";
+import { plural } from "./lib/numbers.js";
+import { Reader } from "./lib/reader.js";
+import { movedInGrid, withModifier } from "./lib/rove.js";
+import { label, spoken } from "./lib/tokens.js";
+
+/** @import { Widget } from "./lib/kit.js" */
 /**
  * @typedef {{ text: string, tokens: string[], layers: number, count: number }} Head
  * @typedef {Head & { words: string[], cells: string }} Stored  as Python packs it
  * @typedef {Head & { words: string[], own: Float32Array, chosen: Float32Array, next: Float32Array
  *   }} Lens  E places (one more than layers), T tokens, K = count: words and their probabilities
  *   (E, T, K), those of the last place's choice and of the token that came next (E, T)
- * @typedef {{
- *   get(name: string): any,
- *   set(name: string, value: unknown): void,
- *   on(event: string, callback: Function): void,
- *   off(event: string, callback: Function): void,
- *   save_changes(): void,
- *   send(content: unknown): void,
- * }} Model
  */
 
 // ---------------------------------------------------------------------------------------------
@@ -24,16 +24,6 @@
 const LIMIT = 128; // tokens, as in Python
 const WINDOW = 48; // columns drawn at once
 const STEP = 24; // columns that the window moves by
-
-/** @param {string} text @returns {Uint8Array} */
-export function fromBase64(text) {
-  const native = /** @type {any} */ (Uint8Array).fromBase64; // in new browsers, and faster
-  if (native) return native.call(Uint8Array, text);
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < bytes.length; i++) bytes[i] = characters.charCodeAt(i);
-  return bytes;
-}
 
 /** @param {Stored | Lens} lens @returns {Lens} */
 export function decode(lens) {
@@ -106,537 +96,321 @@ export function windowFor(from, token, size) {
   return Math.min(Math.max(from, 0), last);
 }
 
-// ---------------------------------------------------------------------------------------------
-// Making tokens visible: as the attention map does, to the letter
-
-/** @type {Record<string, string>} */
-const MARKS = { " ": "␣", "\n": "⏎", "\t": "⇥", "\r": "␍" };
-
-/** @param {number} lead @returns {number} the length of the UTF-8 sequence that a byte opens */
-function sequenceLength(lead) {
-  if (lead < 0x80) return 1;
-  if (lead < 0xc2) return 0;
-  if (lead < 0xe0) return 2;
-  if (lead < 0xf0) return 3;
-  return lead < 0xf5 ? 4 : 0;
-}
-
-/**
- * What to show for a token: text as it is, marks for white space, code points for characters that
- * leave no ink, and in brackets the hexadecimal digits of bytes that are no whole character.
- * @param {string} token a character a byte
- * @returns {string}
- */
-export function label(token) {
-  const bytes = Uint8Array.from(token, (character) => character.charCodeAt(0));
-  const decoder = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
-  let shown = "";
-  for (let i = 0; i < bytes.length;) {
-    const length = sequenceLength(bytes[i]);
-    let character = null;
-    try {
-      if (length > 0 && i + length <= bytes.length) {
-        character = decoder.decode(bytes.subarray(i, i + length));
-      }
-    } catch {
-      // not a character: its first byte is shown as a number
-    }
-    shown += character === null ? `⟨${hex(bytes[i], 2)}⟩` : visible(character);
-    i += character === null ? 1 : length;
-  }
-  return (/^\p{M}/u.test(shown) ? "◌" : "") + shown.replaceAll("⟩⟨", " ") || "⟨⟩";
-}
-
-/** @param {number} value @param {number} length @returns {string} */
-function hex(value, length) {
-  return value.toString(16).toUpperCase().padStart(length, "0");
-}
-
-/** @param {string} character @returns {string} */
-function visible(character) {
-  if (character in MARKS) return MARKS[character];
-  if (/[\p{C}\p{Z}\p{White_Space}\p{Default_Ignorable_Code_Point}]/u.test(character)) {
-    return `⟨U+${hex(/** @type {number} */ (character.codePointAt(0)), 4)}⟩`;
-  }
-  return character;
-}
-
-/** @param {string} shown what label made @returns {string} in words, for who listens */
-export function spoken(shown) {
-  /** @type {Record<string, string>} */
-  const words = { "␣": "space ", "⏎": "line break ", "⇥": "tab ", "␍": "return " };
-  const text = shown.replace(/[␣⏎⇥␍]/g, (mark) => words[mark]);
-  return text
-    .replace(/⟨(?!U)/g, "bytes ")
-    .replace(/[⟨⟩◌]/g, "")
-    .trim();
-}
-
 /** @param {string} token bytes @returns {string} */
 const shown = (token) => (token ? label(token) : "⟨end⟩"); // <|endoftext|>
 
 /** @param {string} token bytes @returns {string} for who listens */
 const said = (token) => (token ? spoken(label(token)) : "end of text");
 
-/** @param {number} count @param {string} noun @returns {string} */
-export function plural(count, noun) {
-  return `${String(count).replace(/\B(?=(\d{3})+$)/g, ",")} ${noun}${count === 1 ? "" : "s"}`;
-}
-
 // ---------------------------------------------------------------------------------------------
-// The picture
+// What is shown, and what the reader does
 
-/**
- * @param {string} tag
- * @param {Record<string, string>} attributes
- * @param {(Node | string)[]} children
- * @returns {HTMLElement}
- */
-function h(tag, attributes = {}, ...children) {
-  const element = document.createElement(tag);
-  for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
-  element.append(...children);
-  return element;
-}
+class State {
+  from = 0; // the first column drawn
+  announced = ""; // for who listens
+  moved = ""; // the choice, and perhaps the focus with it: the frame follows
 
-/**
- * Set a text only where it is another one: what does not change costs nothing.
- * @param {Node} node
- * @param {string} text
- */
-function write(node, text) {
-  if (node.textContent !== text) node.textContent = text;
-}
-
-/**
- * The elements of the widget, before it knows any text.
- * @param {boolean} typing whether another text can be read here
- */
-function build(typing) {
-  /** @type {(tag: string, name: string, ...children: (Node | string)[]) => HTMLElement} */
-  const part = (tag, name, ...children) => h(tag, { class: `gptlib-ll-${name}` }, ...children);
-  const facts = part("span", "soft");
-  const area = /** @type {HTMLTextAreaElement} */ (
-    h("textarea", { class: "gptlib-ll-area", rows: "2", spellcheck: "false", autocomplete: "off" })
-  );
-  const error = h("div", { class: "gptlib-ll-error", role: "status" });
-  const input = part("div", "input", error);
-  if (typing) input.prepend(h("label", { class: "gptlib-ll-label" }, "Your text", area));
-  const body = h("tbody");
-  const [read, came] = [h("thead"), h("tfoot")];
-  const caption = h(
-    "caption",
-    { class: "gptlib-ll-hidden" },
-    "What the model would say next, after each token and at each place in the model",
-  );
-  const table = h("table", { class: "gptlib-ll-table" }, caption, read, body, came);
-  const frame = part("div", "frame", table);
-  const turn = (/** @type {string} */ text) => /** @type {HTMLButtonElement} */ (
-    h("button", { type: "button", class: "gptlib-ll-button" }, text)
-  );
-  const [earlier, later] = [turn("← Earlier"), turn("Later →")];
-  const range = part("span", "soft");
-  const turns = part("div", "turns", earlier, range, later);
-  const where = part("p", "where");
-  const top = part("ol", "list");
-  const course = part("table", "course");
-  const announcer = h("div", { class: "gptlib-ll-hidden", "aria-live": "polite" });
-  const root = h(
-    "div",
-    { class: "gptlib-root gptlib-ll", "data-lm-suppress-shortcuts": "true" },
-    part(
-      "div",
-      "layout",
-      part("div", "head", h("strong", { class: "gptlib-title" }, "Logit lens"), facts),
-      input,
-      part(
-        "p",
-        "soft",
-        "A column for each token read, a row for each place in the model, in the order in which " +
-          "the stream flows: down. A cell has the likeliest next token if the model ended there; " +
-          "the stronger its color, the more probable. ",
-        part("b", "mark", "●"),
-        " says the same as the last row.",
-      ),
-      part("div", "view", frame, turns),
-      part(
-        "div",
-        "detail",
-        where,
-        h("div", {}, part("p", "heading", "Likeliest here"), top),
-        h("div", { class: "gptlib-ll-scroll" }, course),
-      ),
-      announcer,
-    ),
-  );
-  const parts = { root, facts, area, error, input, frame, table, read, body, came, earlier, later };
-  return { ...parts, range, turns, where, top, course, announcer };
-}
-
-/**
- * @param {{ model: Model, el: HTMLElement }} context
- * @returns {() => void}
- */
-function render({ model, el }) {
-  const live = Boolean(model.get("live")); // only a kernel has this trait
-  const bytes = Number(model.get("mini") ?? 0); // of the weights, where a page can load them
-  const view = build(live || bytes > 0);
-  let lens = decode(model.get("lens"));
-  let from = 0; // the first column drawn
-  /** @type {HTMLButtonElement[][]} */ let cells = [];
-  let [typing, waiting] = [0, 0];
-  let own = false;
-  let problem = ""; // of reading in the page
-  const size = () => lens.tokens.length;
-  const at = (/** @type {string} */ name, /** @type {number} */ last) =>
-    Math.min(Math.max(model.get(name) ?? 0, 0), last);
-  const chosen = () => ({ end: at("layer", lens.layers), token: at("token", size() - 1) });
-  const same = (/** @type {number} */ end, /** @type {number} */ t) =>
-    choice(lens, end, t) === choice(lens, lens.layers, t);
-
-  // --- the table ------------------------------------------------------------------------------
-
-  function drawLens() {
-    const most = lens.layers + 1;
-    write(view.facts, `${plural(lens.layers, "layer")}, ${plural(size(), "token")} read`);
-    view.turns.hidden = size() <= WINDOW;
-    from = windowFor(from, chosen().token, size());
-    const columns = Array.from({ length: Math.min(WINDOW, size() - from) }, (_, i) => from + i);
-    const text = (/** @type {string} */ token) =>
-      h("span", { dir: "auto", class: "gptlib-ll-token" }, shown(token));
-    const corner = (/** @type {string} */ words) => h("th", { scope: "row" }, words);
-    view.read.replaceChildren(
-      h(
-        "tr",
-        {},
-        corner("token read"),
-        ...columns.map((t) => h("th", { scope: "col" }, text(lens.tokens[t]))),
-      ),
-    );
-    cells = Array.from({ length: most }, () => []);
-    view.body.replaceChildren(
-      ...cells.map((row, end) => {
-        const share = Math.round((100 * agreeing(lens, end)) / size());
-        const agreed = h("span", { class: "gptlib-ll-soft" }, `● ${share}%`);
-        const last = end === lens.layers;
-        const name = end === 0 ? "embeddings" : `block ${end - 1}`;
-        const head = h("th", { scope: "row" }, name, agreed);
-        if (last) agreed.textContent = "the model";
-        row.push(...columns.map((t) => cellOf(end, t)));
-        const answers = row.map((button) => h("td", {}, button));
-        return h("tr", last ? { class: "gptlib-ll-last" } : {}, head, ...answers);
-      }),
-    );
-    view.came.replaceChildren(h("tr", {}, corner("came next"), ...columns.map(cameNext)));
-    write(view.range, `tokens ${from + 1}–${from + columns.length} of ${size()}`);
-    view.earlier.disabled = from === 0;
-    view.later.disabled = from + columns.length === size();
-    drawChosen();
-  }
-
-  /** @param {number} end @param {number} t */
-  function cellOf(end, t) {
-    const share = lens.own[(end * size() + t) * lens.count];
-    const word = choice(lens, end, t);
-    const mark = same(end, t) && end < lens.layers;
-    const cell = /** @type {HTMLButtonElement} */ (
-      h(
-        "button",
-        { type: "button", class: "gptlib-ll-cell", tabindex: "-1", "aria-pressed": "false" },
-        h("span", { class: "gptlib-ll-hidden" }, `${said(word)}, ${percent(share)}`),
-        h("span", { class: "gptlib-ll-token", dir: "auto", "aria-hidden": "true" }, shown(word)),
-        h("span", { class: "gptlib-ll-share", "aria-hidden": "true" }, percent(share)),
-      )
-    );
-    cell.style.setProperty("--p", share.toFixed(3));
-    if (mark) {
-      cell.classList.add("gptlib-ll-same");
-      cell.append(
-        h("span", { class: "gptlib-ll-mark", "aria-hidden": "true" }, "●"),
-        h("span", { class: "gptlib-ll-hidden" }, ", as in the end"),
-      );
-    }
-    cell.dataset.end = String(end);
-    cell.dataset.token = String(t);
-    return cell;
-  }
-
-  /** @param {number} t */
-  function cameNext(t) {
-    if (t + 1 === size()) return h("td", {}, "…");
-    const came = lens.tokens[t + 1];
-    const right = choice(lens, lens.layers, t) === came;
-    const token = h("span", { dir: "auto", class: "gptlib-ll-token" }, shown(came));
-    const note = right ? "✓ expected" : percent(lens.next[lens.layers * size() + t]);
-    const expected = h("span", { class: "gptlib-ll-share" }, note);
-    return h("td", right ? { class: "gptlib-ll-right" } : {}, token, expected);
-  }
-
-  // --- the chosen cell ------------------------------------------------------------------------
-
-  function drawChosen() {
-    const { end, token } = chosen();
-    if (windowFor(from, token, size()) !== from) return drawLens();
-    for (const button of view.body.querySelectorAll("[aria-pressed=true], [tabindex='0']")) {
-      button.setAttribute("aria-pressed", "false");
-      button.setAttribute("tabindex", "-1");
-    }
-    const cell = cells[end][token - from];
-    cell.setAttribute("aria-pressed", "true");
-    cell.tabIndex = 0;
-    const name = place(end, lens.layers);
-    view.where.replaceChildren(
-      h("b", {}, `${name[0].toUpperCase()}${name.slice(1)}`),
-      ", having read ",
-      h("b", { dir: "auto" }, `“${shown(lens.tokens[token])}”`),
-    );
-    const start = (end * size() + token) * lens.count;
-    const items = Array.from({ length: lens.count }, (_, k) => {
-      const word = lens.words[start + k];
-      return h("li", {}, named(word), ...bar(lens.own[start + k]));
+  /** @param {Widget} widget */
+  constructor(widget) {
+    this.widget = widget;
+    this.model = widget.model;
+    this.packed = this.model.get("lens");
+    this.lens = decode(this.packed);
+    this.reader = new Reader(widget, {
+      name: "ll",
+      noun: "table",
+      question: "lens",
+      text: () => this.lens.text,
+      take: (answer, text) => this.take(answer, text),
     });
-    view.top.replaceChildren(...items);
-    drawCourse(token, end);
   }
 
-  /** @param {string} word */
-  function named(word) {
-    return h(
-      "span",
-      { class: "gptlib-ll-name" },
-      h("span", { class: "gptlib-ll-hidden" }, said(word)),
-      h("span", { "aria-hidden": "true", dir: "auto" }, shown(word)),
-    );
+  /** Take the lens that is asked for, and the columns around the chosen one. */
+  follow() {
+    if (this.model.get("lens") !== this.packed) {
+      this.packed = this.model.get("lens");
+      this.lens = decode(this.packed);
+      this.from = 0;
+    }
+    this.from = windowFor(this.from, this.chosen.token, this.size);
   }
 
-  /** @param {number} share @returns {HTMLElement[]} */
-  function bar(share) {
-    const line = h("span", { class: "gptlib-ll-bar", "aria-hidden": "true" });
-    line.style.setProperty("--p", share.toFixed(4));
-    return [line, h("span", { class: "gptlib-ll-number" }, percent(share))];
+  /** @param {any} answer of the model in this page @param {string} text */
+  take(answer, text) {
+    const count = answer.tokens.length + answer.start - 1; // without <|endoftext|>
+    if (count > LIMIT) {
+      return `The text has ${plural(count, "token")}, but at most ${LIMIT} can be shown.`;
+    }
+    this.widget.save({ lens: fromEngine(answer, text) });
+    return "";
   }
 
-  /**
-   * The probability of the choice in the end, and of what came, place by place.
-   * @param {number} t
-   * @param {number} here
-   */
-  function drawCourse(t, here) {
-    const last = choice(lens, lens.layers, t);
-    const came = t + 1 < size() && lens.tokens[t + 1] !== last ? lens.tokens[t + 1] : null;
-    const column = (/** @type {(Node | string)[]} */ ...words) => {
-      return h("th", { scope: "col" }, ...words);
-    };
-    const heads = [column("Place"), column(named(last), " in the end")];
-    if (came !== null) heads.push(column(named(came), " came next"));
-    const rows = Array.from({ length: lens.layers + 1 }, (_, end) => {
-      const spot = end * size() + t;
-      const row = h(
-        "tr",
-        end === here ? { class: "gptlib-ll-here" } : {},
-        h("th", { scope: "row" }, end === 0 ? "embeddings" : `block ${end - 1}`),
-        h("td", {}, ...bar(lens.chosen[spot])),
-      );
-      if (came !== null) row.append(h("td", {}, ...bar(lens.next[spot])));
-      return row;
-    });
-    view.course.replaceChildren(
-      h("caption", { class: "gptlib-ll-heading" }, "Probability through the layers"),
-      h("thead", {}, h("tr", {}, ...heads)),
-      h("tbody", {}, ...rows),
-    );
+  get size() {
+    return this.lens.tokens.length;
   }
 
-  function announce() {
-    const { end, token } = chosen();
-    const share = percent(lens.own[(end * size() + token) * lens.count]);
-    write(
-      view.announcer,
-      `${place(end, lens.layers)}, having read ${said(lens.tokens[token])}: ` +
-        `${said(choice(lens, end, token))}, ${share}.`,
-    );
+  get chosen() {
+    const at = (/** @type {string} */ name, /** @type {number} */ last) =>
+      Math.min(Math.max(this.model.get(name) ?? 0, 0), last);
+    return { end: at("layer", this.lens.layers), token: at("token", this.size - 1) };
   }
 
-  // --- what the reader does -------------------------------------------------------------------
-
-  /** @param {Record<string, unknown>} values */
-  function set(values) {
-    for (const [name, value] of Object.entries(values)) model.set(name, value);
-    model.save_changes();
+  /** The columns that are drawn. */
+  get columns() {
+    return this.lens.tokens.map((_, t) => t).slice(this.from, this.from + WINDOW);
   }
 
-  /** @param {number} end @param {number} token @param {boolean} [focus] */
-  function choose(end, token, focus = false) {
-    set({ layer: end, token });
-    if (focus) cells[end][token - from].focus({ preventScroll: true });
-    reveal();
-    announce();
+  /** @param {number} end @param {number} token @param {string} [how] */
+  choose(end, token, how = "chosen") {
+    this.widget.save({ layer: end, token });
+    this.moved = how;
+    const { lens } = this;
+    const share = percent(lens.own[(end * this.size + token) * lens.count]);
+    this.announced = `${place(end, lens.layers)}, having read ${said(lens.tokens[token])}: ` +
+      `${said(choice(lens, end, token))}, ${share}.`;
+    this.widget.update();
+  }
+
+  onKey = (/** @type {KeyboardEvent} */ event) => {
+    const { end, token } = this.chosen;
+    const to = movedInGrid(event.key, [end, token], [this.lens.layers + 1, this.size]);
+    if (!to || withModifier(event)) return;
+    event.preventDefault();
+    this.choose(...to, "focused");
+  };
+
+  /** @param {number} by columns */
+  turn(by) {
+    const last = Math.max(this.size - WINDOW, 0);
+    this.from = Math.min(Math.max(this.from + by, 0), last);
+    const { token } = this.chosen;
+    const inside = Math.min(Math.max(token, this.from), this.from + WINDOW - 1);
+    if (inside !== token) this.widget.save({ token: inside });
+    this.moved = "turned";
+    this.widget.update();
+  }
+
+  drawn() {
+    this.reader.drawn();
+    const { moved } = this;
+    this.moved = "";
+    if (moved === "turned") this.find("frame").scrollLeft = 0;
+    if (moved === "focused") this.find("cell[tabindex='0']").focus({ preventScroll: true });
+    if (moved && moved !== "turned") this.reveal();
+  }
+
+  /** @param {string} name @returns {HTMLElement} */
+  find(name) {
+    return /** @type {any} */ (this.widget.root.querySelector(`.gptlib-ll-${name}`));
   }
 
   /** Scroll the frame, not the page, until the chosen cell is in it, beside the row's name. */
-  function reveal() {
-    const { end, token } = chosen();
-    const cell = cells[end][token - from].getBoundingClientRect();
-    const frame = view.frame.getBoundingClientRect();
-    const head = view.read.querySelector("th")?.offsetWidth ?? 0;
-    const [left, right] = [frame.left + head, frame.right];
-    if (cell.left < left) view.frame.scrollLeft -= left - cell.left;
-    if (cell.right > right) view.frame.scrollLeft += cell.right - right;
+  reveal() {
+    const frame = this.find("frame");
+    if (!frame?.clientWidth) return;
+    const { left, right } = frame.getBoundingClientRect();
+    const cell = this.find("cell[tabindex='0']").getBoundingClientRect();
+    const start = left + (frame.querySelector("th")?.offsetWidth ?? 0);
+    if (cell.left < start) frame.scrollLeft -= start - cell.left;
+    if (cell.right > right) frame.scrollLeft += cell.right - right;
   }
-
-  /** @param {KeyboardEvent} event */
-  function onKey(event) {
-    const { end, token } = chosen();
-    /** @type {Record<string, [number, number]>} */
-    const targets = {
-      ArrowUp: [end - 1, token],
-      ArrowDown: [end + 1, token],
-      ArrowLeft: [end, token - 1],
-      ArrowRight: [end, token + 1],
-      Home: [end, 0],
-      End: [end, size() - 1],
-      PageUp: [0, token],
-      PageDown: [lens.layers, token],
-    };
-    const target = targets[event.key];
-    if (!target || event.altKey || event.ctrlKey || event.metaKey) return;
-    event.preventDefault();
-    const within = (/** @type {number} */ value, /** @type {number} */ last) =>
-      Math.min(Math.max(value, 0), last);
-    choose(within(target[0], lens.layers), within(target[1], size() - 1), true);
-  }
-
-  /** @param {number} by columns */
-  function move(by) {
-    const last = size() - Math.min(WINDOW, size());
-    from = Math.min(Math.max(from + by, 0), last);
-    const { token } = chosen();
-    const inside = Math.min(Math.max(token, from), from + WINDOW - 1);
-    if (inside !== token) set({ token: inside });
-    drawLens();
-    view.frame.scrollLeft = 0;
-  }
-
-  view.body.addEventListener("click", (event) => {
-    const cell = /** @type {HTMLElement} */ (event.target).closest("button");
-    if (cell) choose(Number(cell.dataset.end), Number(cell.dataset.token));
-  });
-  view.body.addEventListener("keydown", onKey);
-  view.earlier.addEventListener("click", () => move(-STEP));
-  view.later.addEventListener("click", () => move(STEP));
-
-  // --- another text ---------------------------------------------------------------------------
-
-  /** @param {string} sentence */
-  function say(sentence) {
-    problem = sentence;
-    drawError();
-  }
-
-  /** @type {any} */
-  let reader = null; // in a page that has the model
-  let gone = false;
-
-  async function addReader() {
-    const { pageReader } = await import(new URL("./lib/reader.js", import.meta.url).href);
-    if (gone) return;
-    reader = pageReader(h, model, "gptlib-ll", bytes, readHere, say);
-    view.error.before(reader.root);
-    reader.want((model.get("text") ?? lens.text) !== lens.text);
-  }
-  if (!live && bytes) addReader().catch(() => say("What reads another text did not arrive."));
-
-  /** Read the text with the model of this page. @param {any} engine */
-  async function readHere(engine) {
-    const text = model.get("text") ?? lens.text;
-    if (text === lens.text) return;
-    problem = text ? "" : "The text is empty: at least one token is needed.";
-    if (text) {
-      const found = await engine.ask("lens", { text });
-      const count = found.tokens.length + found.start - 1; // without <|endoftext|>
-      if (text !== model.get("text")) return;
-      if (count > LIMIT) {
-        problem = `The text has ${plural(count, "token")}, but at most ${LIMIT} can be shown.`;
-      } else set({ lens: fromEngine(found, text) });
-    }
-    drawError();
-  }
-
-  view.area.addEventListener("input", () => {
-    window.clearTimeout(typing);
-    typing = window.setTimeout(() => {
-      own = true;
-      problem = "";
-      set({ text: view.area.value.replace(/\p{Surrogate}/gu, "\ufffd") });
-      own = false;
-      drawError();
-      reader?.want(model.get("text") !== lens.text);
-    }, 400);
-  });
-
-  function drawText() {
-    const text = model.get("text") ?? lens.text;
-    // A text area turns every line break into \n; do not take that for a new text.
-    if (!own && text.replace(/\r\n?/g, "\n") !== view.area.value) view.area.value = text;
-    drawError();
-  }
-
-  function drawError() {
-    window.clearTimeout(waiting);
-    const error = model.get("error") ?? "";
-    const sentence = error ? `${error[0].toUpperCase()}${error.slice(1)}.` : problem;
-    write(view.error, sentence && `${sentence} The table below is of the last text.`);
-    view.area.setAttribute("aria-invalid", String(Boolean(sentence)));
-    const stale = live && !sentence && model.get("text") !== lens.text;
-    view.root.classList.toggle("gptlib-ll-stale", stale);
-    if (!stale) return;
-    waiting = window.setTimeout(() => {
-      write(view.error, "Waiting for Python. Is the kernel running?");
-    }, 3000);
-  }
-
-  function onLens() {
-    lens = decode(model.get("lens"));
-    from = 0;
-    drawLens();
-    drawError();
-  }
-
-  if (!live && !bytes) {
-    view.input.append(
-      h(
-        "p",
-        { class: "gptlib-ll-soft" },
-        "This page can run the mini model only, and this is another one: to read other texts " +
-          "with it, open the notebook.",
-      ),
-    );
-  }
-  drawLens();
-  drawText();
-  el.append(view.root);
-  const resized = new ResizeObserver(() => {
-    if (view.frame.clientWidth) reveal();
-  });
-  resized.observe(view.frame);
-
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["change:lens", onLens],
-    ["change:layer", drawChosen],
-    ["change:token", drawChosen],
-    ["change:text", drawText],
-    ["change:error", drawError],
-  ];
-  for (const [event, listener] of listeners) model.on(event, listener);
-  return () => {
-    window.clearTimeout(typing);
-    window.clearTimeout(waiting);
-    resized.disconnect();
-    gone = true;
-    reader?.close();
-    for (const [event, listener] of listeners) model.off(event, listener);
-  };
 }
 
-export default { render };
+// ---------------------------------------------------------------------------------------------
+// The view
+
+/** @param {number} end @returns {string} the name of its row */
+const rowName = (end) => end === 0 ? "embeddings" : `block ${end - 1}`;
+
+/** @param {string} token */
+const tokenView = (token) => html`<span dir="auto" class="gptlib-ll-token">${shown(token)}</span>`;
+
+/** @param {string} word */
+const named = (word) =>
+  html`<span class="gptlib-ll-name"><span class="gptlib-spoken">${said(word)}</span><span
+    aria-hidden="true" dir="auto">${shown(word)}</span></span>`;
+
+/** @param {number} share */
+const barView = (share) =>
+  html`
+    <span class="gptlib-ll-bar" aria-hidden="true" style="--p: ${share.toFixed(4)}"></span><span
+      class="gptlib-ll-number">${percent(share)}</span>
+  `;
+
+/** @param {State} state @param {number} end @param {number} t @param {boolean} here */
+function cellView(state, end, t, here) {
+  const { lens, size } = state;
+  const share = lens.own[(end * size + t) * lens.count];
+  const word = choice(lens, end, t);
+  const same = end < lens.layers && word === choice(lens, lens.layers, t);
+  const mark = html`
+    <span class="gptlib-ll-mark" aria-hidden="true">●</span><span
+      class="gptlib-spoken">, as in the end</span>
+  `;
+  return html`
+    <button type="button" class=${classes("ll-cell", same && "ll-same")}
+      tabindex=${here ? 0 : -1} aria-pressed=${here} data-end=${end} data-token=${t}
+      style="--p: ${share.toFixed(3)}"
+      @click=${() => state.choose(end, t)}><span class="gptlib-spoken">${said(word)}, ${percent(
+        share,
+      )}</span><span class="gptlib-ll-token" dir="auto" aria-hidden="true">${shown(
+        word,
+      )}</span><span class="gptlib-ll-share" aria-hidden="true">${percent(share)}</span>${same
+        ? mark
+        : nothing}</button>
+  `;
+}
+
+/** What came after a token. @param {Lens} lens @param {number} t */
+function cameNext(lens, t) {
+  const size = lens.tokens.length;
+  if (t + 1 === size) return html`<td>…</td>`;
+  const came = lens.tokens[t + 1];
+  const right = choice(lens, lens.layers, t) === came;
+  const note = right ? "✓ expected" : percent(lens.next[lens.layers * size + t]);
+  return html`<td>${tokenView(came)}<span class="gptlib-ll-share">${note}</span></td>`;
+}
+
+/** A row for each place in the model. @param {State} state @param {number} end */
+function rowView(state, end) {
+  const { lens, chosen, columns } = state;
+  const last = end === lens.layers;
+  const share = `● ${Math.round((100 * agreeing(lens, end)) / state.size)}%`;
+  const cells = columns.map((t) => {
+    const here = end === chosen.end && t === chosen.token;
+    return html`<td>${guard([lens, t, here], () => cellView(state, end, t, here))}</td>`;
+  });
+  return html`<tr class=${last ? "gptlib-ll-last" : nothing}>
+    <th scope="row">${rowName(end)}<span class="gptlib-soft gptlib-ll-soft">${
+    last ? "the model" : share
+  }</span></th>${cells}
+  </tr>`;
+}
+
+/** @param {State} state */
+function tableView(state) {
+  const { lens, from, columns } = state;
+  const read = () => columns.map((t) => html`<th scope="col">${tokenView(lens.tokens[t])}</th>`);
+  return html`
+    <table class="gptlib-ll-table">
+      <caption class="gptlib-spoken">
+          What the model would say next, after each token and at each place in the model
+        </caption>
+      <thead>
+        <tr><th scope="row">token read</th>${guard([lens, from], read)}</tr>
+      </thead>
+      <tbody>${Array.from({ length: lens.layers + 1 }, (_, end) => rowView(state, end))}</tbody>
+      <tfoot>
+        <tr><th scope="row">came next</th>${guard(
+          [lens, from],
+          () => columns.map((t) => cameNext(lens, t)),
+        )}</tr>
+      </tfoot>
+    </table>
+  `;
+}
+
+/** Of a long text, other columns. @param {State} state */
+function turnsView(state) {
+  const { from, size } = state;
+  if (size <= WINDOW) return nothing;
+  const turn = (/** @type {string} */ text, /** @type {number} */ by, /** @type {boolean} */ end) =>
+    html`
+      <button type="button" class="gptlib-button gptlib-strong" ?disabled=${end}
+        @click=${() => state.turn(by)}>${text}</button>
+    `;
+  return html`<div class="gptlib-bar gptlib-ll-turns">
+    ${turn("← Earlier", -STEP, from === 0)}
+    <span class="gptlib-soft">tokens ${from + 1}–${from + WINDOW} of ${size}</span>
+    ${turn("Later →", STEP, from + WINDOW === size)}
+  </div>`;
+}
+
+/**
+ * The probability of the choice in the end, and of what came, place by place.
+ * @param {State} state
+ */
+function courseView({ lens, size, chosen: { end: here, token: t } }) {
+  const last = choice(lens, lens.layers, t);
+  const came = t + 1 < size && lens.tokens[t + 1] !== last ? lens.tokens[t + 1] : null;
+  const column = (/** @type {unknown} */ words) => html`<th scope="col">${words}</th>`;
+  const rows = Array.from({ length: lens.layers + 1 }, (_, end) => {
+    const spot = end * size + t;
+    return html`<tr class=${end === here ? "gptlib-ll-here" : nothing}>
+      <th scope="row">${rowName(end)}</th><td>${barView(lens.chosen[spot])}</td>${
+      came === null ? nothing : html`<td>${barView(lens.next[spot])}</td>`
+    }
+    </tr>`;
+  });
+  return html`
+    <table class="gptlib-ll-course">
+      <caption class="gptlib-ll-heading">Probability through the layers</caption>
+      <thead>
+        <tr>
+          ${column("Place")}${column(html`${named(last)} in the end`)}${came === null
+            ? nothing
+            : column(html`${named(came)} came next`)}</tr>
+      </thead>
+      <tbody>${rows}</tbody>
+    </table>
+  `;
+}
+
+/** The chosen cell. @param {State} state */
+function detailView(state) {
+  const { lens, size, chosen: { end, token } } = state;
+  const start = (end * size + token) * lens.count;
+  const name = place(end, lens.layers);
+  const words = lens.words.slice(start, start + lens.count);
+  return html`
+    <p class="gptlib-ll-where"><b>${name[0].toUpperCase()}${name.slice(1)}</b>, having read${" "}<b
+      dir="auto">“${shown(lens.tokens[token])}”</b></p>
+    <div>
+      <p class="gptlib-ll-heading">Likeliest here</p>
+      <ol class="gptlib-ll-list">${words.map((word, k) =>
+        html`<li>${named(word)}${barView(lens.own[start + k])}</li>`
+      )}</ol>
+    </div>
+    <div>${courseView(state)}</div>
+  `;
+}
+
+const ELSEWHERE = html`<p class="gptlib-soft">This page can run the mini model only, and this is
+  another one: to read other texts with it, open the notebook.</p>`;
+
+/** @param {Widget} widget */
+function setUp(widget) {
+  const state = new State(widget);
+  const view = () => {
+    state.follow();
+    const { lens, size, reader, chosen: { end, token } } = state;
+    return html`<div class=${classes("layout ll-layout", reader.stale && "ll-stale")}>
+      <div class="gptlib-head gptlib-ll-head">
+        <strong class="gptlib-title">Logit lens</strong>
+        <span class="gptlib-soft">${plural(lens.layers, "layer")}, ${
+      plural(size, "token")
+    } read</span>
+      </div>
+      ${reader.view(reader.open ? nothing : ELSEWHERE)}
+      <p class="gptlib-soft">A column for each token read, a row for each place in the model, in the
+        order in which the stream flows: down. A cell has the likeliest next token if the model
+        ended there; the stronger its color, the more probable. <b class="gptlib-ll-mark">●</b>
+        says the same as the last row.</p>
+      <div class="gptlib-ll-view">
+        <div class="gptlib-ll-frame" @keydown=${state.onKey}>${tableView(state)}</div>
+        ${turnsView(state)}
+      </div>
+      <div class="gptlib-ll-detail">${guard([lens, end, token], () => detailView(state))}</div>
+      <div class="gptlib-spoken" aria-live="polite">${state.announced}</div>
+    </div>`;
+  };
+  const resized = new ResizeObserver(() => state.reveal());
+  resized.observe(widget.root);
+  const close = () => {
+    state.reader.close();
+    resized.disconnect();
+  };
+  return { view, drawn: () => state.drawn(), close };
+}
+
+export default define("ll", ["lens", "layer", "token", "text", "error"], setUp);

@@ -1,32 +1,8 @@
 // What it costs to train a GPT: FLOPs, time, price and memory, each with what it assumes. All
 // numbers are computed here, with the formulas of gptlib.accounting.
 
-import {
-  BYTES,
-  forwardFlops,
-  HELD,
-  memberOf,
-  modelName,
-  problem,
-  sizesOf,
-  total,
-  trainingBytes,
-} from "./lib/accounting.js";
-import {
-  announcer,
-  classes,
-  define,
-  entry,
-  html,
-  noChange,
-  nothing,
-  select,
-  slider,
-  swatch,
-  table,
-  tableRow,
-  tick,
-} from "./lib/kit.js";
+import { BYTES, forwardFlops, memberOf, sizesOf, total, trainingBytes } from "./lib/accounting.js";
+import { classes, define, entry, html, nothing, select, table, tableRow, tick } from "./lib/kit.js";
 import {
   formatBytes,
   formatCount,
@@ -37,10 +13,20 @@ import {
   sum,
   tidy,
 } from "./lib/numbers.js";
+import {
+  familyChoice,
+  fieldView,
+  heldView,
+  partRow,
+  Settings,
+  sizeBox,
+  SIZES,
+  stack,
+} from "./lib/settings.js";
 
 export { BYTES };
 
-/** @import { Config, Member } from "./lib/accounting.js" */
+/** @import { Config } from "./lib/accounting.js" */
 /** @import { Widget } from "./lib/kit.js" */
 /**
  * @typedef {{
@@ -392,14 +378,6 @@ export function fit(bytes, device) {
 // ---------------------------------------------------------------------------------------------
 // Drawing
 
-/** @type {Record<string, string>} */
-const SIZES = {
-  n_layers: "Layers",
-  emb_dim: "Width",
-  n_heads: "Heads",
-  vocab_size: "Vocabulary",
-  context_length: "Context",
-};
 /** The parts of the FLOPs. @type {Record<string, string>} */
 const SPENT = {
   matrices: "Attention's matrices",
@@ -410,107 +388,49 @@ const SPENT = {
 /** @type {[string, string][]} */
 const COUNTINGS = [["six_nd", "6 · N · D"], ["products", "product by product"]];
 
-/**
- * What the widget is drawn from, and what it remembers besides.
- * @param {Widget} widget
- */
-function stateOf({ model, root, save, update }) {
-  const state = {
-    error: "",
-    wrong: "", // the fields that do not hold, by their names
-    dragged: "", // the slider that moves: its stops must not move with it
-    /** @type {Record<string, number[]>} */
-    stops: {},
-    status: announcer(),
-    /** @returns {Config} */
-    config: () => model.get("config"),
-    /** @returns {any} a Run */
-    run: () => model.get("run"),
-    /** @returns {Member[]} */
-    family: () => model.get("family") ?? [],
-    /** @returns {Device[]} */
-    devices: () => model.get("devices") ?? [],
-    device: () => state.devices().find(({ key }) => key === state.run().device),
-    costs: () => costs(state.config(), state.run()),
-    /**
-     * Take values that hold, or say what is wrong; the last good ones stay.
-     * @param {string} message
-     * @param {string} fields
-     * @param {Record<string, unknown>} values
-     * @param {boolean} [keep] whether to tell Python
-     */
-    take(message, fields, values, keep = true) {
-      [state.error, state.wrong] = [message, message && fields];
-      update();
-      if (message) return;
-      for (const [name, value] of Object.entries(values)) model.set(name, value);
-      if (keep) save({});
-      state.status.say(inWords(state.costs()));
-    },
-    /** @param {Record<string, unknown>} changes @param {boolean} [keep] */
-    change(changes, keep) {
-      const run = { ...state.run(), ...changes };
-      state.take(runProblem(run), Object.keys(changes).join(), { run }, keep);
-    },
-    /** @param {Record<string, unknown>} changes */
-    configure(changes) {
-      const config = { ...state.config(), ...changes };
-      const message = problem(config);
-      state.take(message, message.split(", but")[0], { config });
-    },
-    /** All sizes as they stand in their boxes: two that are wrong can be mended together. */
-    configureAsTyped() {
-      const boxes = [...root.querySelectorAll(".gptlib-tc-size input")];
-      const values = boxes.map((box) => /** @type {HTMLInputElement} */ (box).value.trim());
-      state.configure(Object.fromEntries(
-        Object.keys(SIZES).map((name, i) => [name, values[i] === "" ? "" : Number(values[i])]),
-      ));
-    },
-    /** @param {typeof PRESETS[number]} preset */
-    apply(preset) {
-      const one = state.family().find(({ name }) => name === preset.model);
-      const run = presetRun(preset, state.run(), state.devices());
-      if (one) state.take("", "", { config: sizesOf(one), run });
-    },
-    /** A box keeps what is wrong in it. @param {string} shown */
-    shown: (shown) => state.error ? noChange : shown,
-    /** @param {string} name */
-    invalid: (name) => state.wrong.includes(name) ? "true" : nothing,
-  };
-  return state;
-}
+/** What the widget is drawn from, and what it remembers besides. */
+class State extends Settings {
+  /** @param {Widget} widget */
+  constructor(widget) {
+    super(widget, ["config", "run"]);
+  }
 
-/** @typedef {ReturnType<typeof stateOf>} State */
+  /** @returns {any} a Run */
+  run() {
+    return this.model.get("run");
+  }
+
+  /** @returns {Device[]} */
+  devices() {
+    return this.model.get("devices") ?? [];
+  }
+
+  device() {
+    return this.devices().find(({ key }) => key === this.run().device);
+  }
+
+  costs() {
+    return costs(this.config(), this.run());
+  }
+
+  /** @param {Record<string, unknown>} changes @param {boolean} [keep] */
+  change = (changes, keep) => {
+    const run = { ...this.run(), ...changes };
+    this.take(runProblem(run), Object.keys(changes).join(), { run }, keep);
+  };
+
+  /** @param {typeof PRESETS[number]} preset */
+  apply(preset) {
+    const one = this.family().find(({ name }) => name === preset.model);
+    const run = presetRun(preset, this.run(), this.devices());
+    if (one) this.take("", "", { config: sizesOf(one), run });
+  }
+}
 
 /** @param {Costs} found @returns {string} for who listens */
 function inWords({ flops, device_years: years, days, price }) {
   const times = `${formatFigure(years)} device-years, ${formatFigure(days)} days`;
   return `${formatPower(flops)} FLOPs, ${times}, price ${formatFigure(price)}`;
-}
-
-/** @param {State} state */
-function headView(state) {
-  const member = memberOf(state.config(), state.family());
-  const options = state.family().map((one) => {
-    const text = `${modelName(one.name)} (${formatShort(total(one))})`;
-    return /** @type {[string, string]} */ ([one.name, text]);
-  });
-  if (!member) options.unshift(["", `Your own (${formatShort(total(state.config()))})`]);
-  const choose = (/** @type {string} */ name) => {
-    const one = state.family().find((each) => each.name === name);
-    if (one) state.configure(sizesOf(one));
-  };
-  return html`
-    <div class="gptlib-head">
-      <strong class="gptlib-title">What training costs</strong>
-      <label class="gptlib-choose"><span>Model</span>${select(
-        "",
-        member?.name ?? "",
-        options,
-        choose,
-      )}</label>
-    </div>
-  `;
 }
 
 /** @param {State} state */
@@ -536,53 +456,31 @@ function presetsView(state) {
 }
 
 /** @param {State} state @param {string} name */
-function fieldView(state, name) {
+function runField(state, name) {
   const { title, unit } = FIELDS[name];
+  const { change } = state;
   const value = state.run()[name];
   const shown = shownAs(name, value);
-  if (state.dragged !== name) {
-    const known = name === "flops_per_second" ? state.devices().map((one) => one[name]) : [];
-    state.stops[name] = stops(name, value, known);
-  }
-  const choices = state.stops[name];
   const take = (/** @type {string} */ text) => {
-    if (text !== shown || state.error) state.change({ [name]: readAs(name, text) });
+    if (text !== shown || state.error) change({ [name]: readAs(name, text) });
   };
-  const move = (/** @type {number} */ stop) => {
-    state.dragged = name;
-    state.change({ [name]: choices[stop] }, false);
-  };
-  const done = () => {
-    state.dragged = "";
-    state.change({});
-  };
+  const box = html`
+    <input type="text" class="gptlib-number" autocomplete="off" spellcheck="false"
+      inputmode=${name === "n_tokens" ? "text" : "decimal"} aria-invalid=${state.invalid(name)}
+      ${entry(state.shown(shown), take)}>
+  `;
+  const known = name === "flops_per_second" ? state.devices().map((one) => one[name]) : [];
   const text = `${shown} ${unit === "D" ? "tokens" : unit}`.trim();
-  return html`<div class="gptlib-field" data-field=${name}>
-    <label class="gptlib-label">
-      <span>${title} <i>${unit}</i></span>
-      <input type="text" class="gptlib-number" autocomplete="off" spellcheck="false"
-        inputmode=${name === "n_tokens" ? "text" : "decimal"} aria-invalid=${state.invalid(name)}
-        ${entry(state.shown(shown), take)}>
-    </label>
-    ${
-    slider({ label: title, stop: choices.indexOf(value), stops: choices.length, text, move, done })
-  }
-  </div>`;
+  const found = () => stops(name, value, known);
+  return fieldView(state, name, { title, unit, value, text, box, stops: found, change });
 }
 
 /** @param {State} state @param {string} name @param {string} title */
-function sizeView(state, name, title) {
-  const config = /** @type {any} */ (state.config());
-  const least = name === "emb_dim" ? config.n_heads : 1;
-  return html`
-    <label class="gptlib-tc-size" data-field=${name}>
-      <span>${title}</span>
-      <input type="number" class="gptlib-number" inputmode="numeric" min=${least} step=${least}
-        aria-invalid=${state.invalid(name)}
-        ${entry(state.shown(String(config[name])), () => state.configureAsTyped())}>
-    </label>
-  `;
-}
+const sizeView = (state, name, title) =>
+  html`<label class="gptlib-tc-size" data-field=${name}>
+    <span>${title}</span>
+    ${sizeBox(state, name)}
+  </label>`;
 
 /** @param {State} state */
 function settingsView(state) {
@@ -601,7 +499,7 @@ function settingsView(state) {
             /** @type {[string, string][]} */ (options),
             choose,
           )}</label>
-          ${Object.keys(FIELDS).map((name) => fieldView(state, name))}
+          ${Object.keys(FIELDS).map((name) => runField(state, name))}
         </div>
       <details class="gptlib-tc-numbers">
         <summary>The model's numbers</summary>
@@ -630,7 +528,7 @@ const tileView = ({ title, value, unit = "", also, why, extra }) =>
     </section>
   `;
 
-/** @param {State} state @param {Costs} found @param {Record<string, string>} why @returns {Tile[]} */
+/** @type {(state: State, found: Costs, why: Record<string, string>) => Tile[]} */
 function tilesOf(state, found, why) {
   const { n_devices: n, price_per_device_hour: price, counting } = state.run();
   const seconds = found.device_years * SECONDS_PER_YEAR;
@@ -682,23 +580,6 @@ function timeView({ device_years: years, days }) {
   `;
 }
 
-/**
- * Strips side by side, in the colors of the table below them.
- * @param {Record<string, number>} values by part
- */
-const stack = (values) =>
-  html`<div class="gptlib-stack" aria-hidden="true">${
-    Object.entries(values).map(([part, value]) =>
-      html`
-        <span data-part=${part} style="flex-grow: ${value / sum(Object.values(values))}"
-          ?hidden=${value === 0}></span>
-      `
-    )
-  }</div>`;
-
-/** @param {string} part @param {string} title @param {string[]} cells */
-const partRow = (part, title, cells) => tableRow(html`${swatch()}${title}`, cells, part);
-
 /** @param {State} state */
 function flopsCard(state) {
   const parts = forwardFlops(state.config());
@@ -718,25 +599,18 @@ function flopsCard(state) {
   </section>`;
 }
 
-/** @param {State} state @param {Device} device @param {Record<string, number>} held @param {string} why */
+/** @type {(state: State, device: Device, held: Record<string, number>, why: string) => unknown} */
 function memoryCard(state, device, held, why) {
   const { dtype, sharded } = state.run();
-  const count = total(state.config());
   const copies = trainingBytes(state.config(), dtype);
-  const rows = Object.entries(HELD).map(([part, title]) =>
-    partRow(part, title, [String(copies[part] / count), formatBytes(held[part])])
-  );
-  const all = sum(Object.values(held));
-  const last = tableRow("All", [String(sum(Object.values(copies)) / count), formatBytes(all)]);
-  const { fits, words } = fit(all, device);
+  const { fits, words } = fit(sum(Object.values(held)), device);
   const types = Object.keys(BYTES).map((name) => /** @type {[string, string]} */ ([name, name]));
   return html`<section class="gptlib-card" aria-label="Memory of each device">
     <div class="gptlib-card-head"><strong>Memory of each device</strong>${
     select("Type of weights and gradients", dtype, types, (name) => state.change({ dtype: name }))
   }</div>
     ${tick("Sharded over all devices", sharded, (on) => state.change({ sharded: on }))}
-    ${stack(held)}
-    ${table("Memory of each device", ["Held", "Bytes each", "Together"], [...rows, last])}
+    ${heldView("Memory of each device", copies, total(state.config()), held)}
     <p class=${classes("tc-fits", !fits && "tc-over")}>${words}</p>
     <p class="gptlib-soft">${why}</p>
   </section>`;
@@ -748,14 +622,18 @@ const same = (a, b) =>
 
 /** @param {Widget} widget */
 function setUp(widget) {
-  const state = stateOf(widget);
+  const state = new State(widget);
   const view = () => {
     const device = state.device();
     if (!device) return nothing; // the page has not said yet which there are
     const found = state.costs();
     const why = assumptions(state.config(), state.run(), device);
     return html`<div class="gptlib-layout">
-      ${headView(state)} ${presetsView(state)} ${settingsView(state)}
+      <div class="gptlib-head">
+        <strong class="gptlib-title">What training costs</strong>
+        ${familyChoice(state)}
+      </div>
+      ${presetsView(state)} ${settingsView(state)}
       <div class="gptlib-tc-tiles">${tilesOf(state, found, why).map(tileView)}</div>
       ${timeView(found)}
       <div class="gptlib-cards">
@@ -764,7 +642,8 @@ function setUp(widget) {
       ${state.status.element}
     </div>`;
   };
-  return { view, close: state.status.close };
+  const drawn = () => state.device() && state.tell(inWords(state.costs()));
+  return { view, drawn, close: () => state.close() };
 }
 
 export default define("tc", ["config", "run", "family", "devices"], setUp);

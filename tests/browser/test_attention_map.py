@@ -15,7 +15,7 @@ from gptlib import pretrained, tokenizer
 from gptlib.activations import AttentionSteps, attention_maps
 from gptlib.widgets import AttentionMap, page
 from tests.browser import test_widgets_lab
-from tests.browser.conftest import lone_page, quiet_page, serve_folder
+from tests.browser.conftest import lone_page, page_html, quiet_page, serve_folder
 from tests.browser.test_widgets_lab import lab, notebook_page, open_notebook, run, tried_again
 from tests.test_attention_map_widget import gpt, toy
 
@@ -84,15 +84,7 @@ def address(shown: dict[str, Shown], tmp_path_factory: pytest.TempPathFactory) -
     page.write_files(folder)
     for name, (widget, _) in shown.items():
         html = page.widget_html(widget._module, widget.state(), widget.describe())
-        (folder / f"{name}.html").write_text(
-            '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Maps</title>'
-            '<meta name="viewport" content="width=device-width, initial-scale=1">'
-            '<link rel="icon" href="data:,"><link rel="stylesheet" href="style.css">'
-            "<style>:root { color-scheme: light dark } main { max-width: 736px; margin: auto }"
-            "</style></head><body><main><h1>Attention</h1>" + html + "</main>"
-            '<script type="module" src="host.js"></script></body></html>',
-            encoding="utf-8",
-        )
+        (folder / f"{name}.html").write_text(page_html("Attention", html), encoding="utf-8")
     yield from serve_folder(folder)
 
 
@@ -583,7 +575,7 @@ def labels_in(page: Page, tokens: list[str]) -> list[str]:
     """Return how the widget shows tokens."""
     found: list[str] = page.evaluate(
         """async tokens => {
-          const { label } = await import("./attention_map.js");
+          const { label } = await import("./lib/tokens.js");
           return tokens.map(label);
         }""",
         tokens,

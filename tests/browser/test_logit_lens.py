@@ -64,7 +64,7 @@ def labels(root: Any, tokens: list[str]) -> list[str]:
     """Return how the widget shows tokens."""
     found: list[str] = root.evaluate(
         """async (_, tokens) => {
-          const { label } = await import("./logit_lens.js");
+          const { label } = await import("./lib/tokens.js");
           return tokens.map(token => token ? label(token) : "⟨end⟩");
         }""",
         tokens,

@@ -431,8 +431,9 @@ CONTRAST = """root => {
 
 
 def test_nothing_moves_for_who_wants_no_motion(page: Page, address: str) -> None:
-    opened = """root => {
+    opened = """async root => {
       root.querySelector('.gptlib-pb-open[data-path="blocks"]').click();
+      await null; // until it is drawn
       return root.getAnimations({ subtree: true }).length;
     }"""
     for motion, moves in (("no-preference", True), ("reduce", False)):

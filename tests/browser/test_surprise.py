@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,7 +12,7 @@ import torch
 
 from gptlib import pretrained, stories, tokenizer
 from gptlib.model import GPT
-from gptlib.widgets import engine
+from gptlib.widgets.linker import linked
 from gptlib.widgets.surprise import Surprise, judge
 from tests.browser.conftest import lone_page, quiet_page, serve_folder
 
@@ -59,14 +58,14 @@ def from_kernel(widget: Surprise) -> dict[str, Any]:
             patch.setattr(widget, "send", lambda content, buffers=None, to=sent: to.append(content))
             widget._handle_custom_msg({"type": kind}, [])
             (answers[kind],) = sent
-    code = Path(engine.__file__).with_name("surprise.js").read_text()
-    return {"state": widget.state(), "code": code, "answers": answers}
+    return {"state": widget.state(), "modules": linked("surprise.js"), "answers": answers}
 
 
-# As in Jupyter: the module comes from a blob, and messages are answered with what Python sends.
+# As in Jupyter: modules come as text, and messages are answered with what Python sends.
 KERNEL = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><main></main>
 <script type="module">
-  const { state, code, answers } = await (await fetch("kernel.json")).json();
+  import { link } from "./lib/link.js";
+  const { state, modules, answers } = await (await fetch("kernel.json")).json();
   const bytes = await (await fetch("mini.safetensors")).arrayBuffer();
   const listeners = new Set();
   const model = {
@@ -76,8 +75,7 @@ KERNEL = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,">
     send: ({ type }) => setTimeout(() => [...listeners].forEach((hear) =>
       hear(answers[type], type === "engine" ? [new DataView(bytes.slice())] : []))),
   };
-  const url = URL.createObjectURL(new Blob([code], { type: "text/javascript" }));
-  const { default: widget } = await import(url);
+  const { default: widget } = await import(link(modules)["surprise.js"]);
   window.cleanUp = widget.render({ model, el: document.querySelector("main") });
 </script>"""
 

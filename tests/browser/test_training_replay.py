@@ -96,7 +96,8 @@ def test_every_moment_shows_what_python_stored(root: Any, mini: replay.Replay) -
         assert shown["scores"] == [f"{moment[name]:.2f}" for name in ("score", "others")]
 
 
-WALK = """root => {
+# A click is drawn at the end of what it does, so each is waited for.
+WALK = """async root => {
   const one = selector => root.querySelector(`.gptlib-tr-${selector}`).textContent;
   const all = selector => [...root.querySelectorAll(`.gptlib-tr-${selector}`)]
     .map(e => e.textContent);
@@ -109,6 +110,7 @@ WALK = """root => {
     });
     if (next.disabled) return found;
     next.click();
+    await null;
   }
 }"""
 
@@ -225,10 +227,10 @@ def test_prompts_and_tokens_are_chosen(root: Any, mini: replay.Replay) -> None:
 
 
 def test_nothing_below_moves_from_moment_to_moment(root: Any) -> None:
-    heights = root.evaluate("""root => {
+    heights = root.evaluate("""async root => {
       const next = root.querySelector(".gptlib-tr-next");
       const found = [];
-      while (!next.disabled) { next.click(); found.push(root.offsetHeight); }
+      while (!next.disabled) { next.click(); await null; found.push(root.offsetHeight); }
       return found;
     }""")
     assert max(heights) - min(heights) <= 1

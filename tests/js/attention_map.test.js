@@ -2,6 +2,8 @@ import assert from "node:assert/strict";
 import { test } from "node:test";
 
 import * as map from "../../gptlib/widgets/attention_map.js";
+import { plural } from "../../gptlib/widgets/lib/numbers.js";
+import { label, spoken } from "../../gptlib/widgets/lib/tokens.js";
 
 const base64 = (bytes) => Buffer.from(bytes).toString("base64");
 const floats = (...values) => base64(new Uint8Array(new Float32Array(values).buffer));
@@ -87,19 +89,19 @@ test("numbers are written with a true minus sign and no negative zero", () => {
 });
 
 test("any token can be seen and said", () => {
-  const show = (text) => map.label(latin1(text));
+  const show = (text) => label(latin1(text));
   assert.equal(show(" fox"), "␣fox");
   assert.equal(show("\n\n\t"), "⏎⏎⇥");
   assert.equal(show("<script>"), "<script>");
   assert.equal(show("🙂é"), "🙂é");
   assert.equal(show("\u0301"), "◌\u0301");
   assert.equal(show("\u202e"), "⟨U+202E⟩");
-  assert.equal(map.label(" \xe2\x80"), "␣⟨E2 80⟩");
-  assert.equal(map.label("\xed\xa0\x80"), "⟨ED A0 80⟩"); // a surrogate
-  assert.equal(map.label(""), "⟨⟩");
-  assert.equal(map.spoken("␣fox"), "space fox");
-  assert.equal(map.spoken("␣⟨E2 80⟩"), "space bytes E2 80");
-  assert.equal(map.spoken("⏎"), "line break");
+  assert.equal(label(" \xe2\x80"), "␣⟨E2 80⟩");
+  assert.equal(label("\xed\xa0\x80"), "⟨ED A0 80⟩"); // a surrogate
+  assert.equal(label(""), "⟨⟩");
+  assert.equal(spoken("␣fox"), "space fox");
+  assert.equal(spoken("␣⟨E2 80⟩"), "space bytes E2 80");
+  assert.equal(spoken("⏎"), "line break");
 });
 
 test("the heaviest tokens are named, no token of weight zero", () => {
@@ -113,6 +115,6 @@ test("the stairs go around the cells above the diagonal", () => {
 });
 
 test("words for counts", () => {
-  assert.equal(map.plural(1, "head"), "1 head");
-  assert.equal(map.plural(1200, "token"), "1,200 tokens");
+  assert.equal(plural(1, "head"), "1 head");
+  assert.equal(plural(1200, "token"), "1,200 tokens");
 });

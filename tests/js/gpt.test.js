@@ -1,13 +1,10 @@
 import assert from "node:assert/strict";
 import { createHash } from "node:crypto";
-import { readFileSync } from "node:fs";
 import { after, test } from "node:test";
 
 import * as gpt from "../../gptlib/widgets/page/gpt.js";
 import { BEST, connect, likeliest, serve } from "../../gptlib/widgets/page/gpt_worker.js";
 
-const source = (name) =>
-  readFileSync(new URL(`../../gptlib/widgets/${name}.js`, import.meta.url), "utf8");
 const sum = (values) => values.reduce((all, value) => all + value, 0);
 const near = (found, expected, error = 1e-6) =>
   assert.ok(Math.abs(found - expected) <= error, `${found} is not ${expected} ± ${error}`);

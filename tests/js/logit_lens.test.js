@@ -1,14 +1,10 @@
 import assert from "node:assert/strict";
-import { readFileSync } from "node:fs";
 import { test } from "node:test";
 
-import * as maps from "../../gptlib/widgets/attention_map.js";
 import * as lens from "../../gptlib/widgets/logit_lens.js";
 
 const base64 = (values) => Buffer.from(Uint16Array.from(values).buffer).toString("base64");
 const near = (found, expected) => assert.ok(Math.abs(found - expected) < 1e-4, `${found}`);
-const source = (name) =>
-  readFileSync(new URL(`../../gptlib/widgets/${name}.js`, import.meta.url), "utf8");
 
 /** Two tokens, one layer, two of the likeliest: the first place says "b", the last "a" and "b". */
 const stored = {
@@ -58,20 +54,4 @@ test("the columns that are drawn follow the token", () => {
   assert.equal(lens.windowFor(24, 23, 100), 0);
   assert.equal(lens.windowFor(24, 99, 100), 52);
   assert.equal(lens.windowFor(24, 3, 10), 0);
-});
-
-test("what the attention map has too is the same, to the letter", () => {
-  const piece = (code, start, end) => {
-    const from = code.indexOf(start);
-    assert.ok(from >= 0, start);
-    return code.slice(from, code.indexOf(end, from) + end.length);
-  };
-  for (const name of ["fromBase64", "label", "spoken", "plural"]) {
-    const start = `export function ${name}(`;
-    const copies = ["logit_lens", "attention_map"].map((file) =>
-      piece(source(file), start, "\n}\n")
-    );
-    assert.equal(...copies);
-  }
-  assert.equal(lens.label(" \xe2"), maps.label(" \xe2"));
 });

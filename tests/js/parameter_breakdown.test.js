@@ -1,7 +1,8 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import * as map from "../../gptlib/widgets/architecture_map.js";
+import * as accounting from "../../gptlib/widgets/lib/accounting.js";
+import * as numbers from "../../gptlib/widgets/lib/numbers.js";
 import * as widget from "../../gptlib/widgets/parameter_breakdown.js";
 
 const GPT2 = {
@@ -25,7 +26,7 @@ const TINY = {
   tie_head: true,
 };
 const LARGEST = {
-  ...widget.LIMITS,
+  ...accounting.LIMITS,
   n_heads: 1,
   qkv_bias: true,
   tie_head: false,
@@ -38,14 +39,14 @@ function all(part) {
 }
 
 test("the numbers of the course", () => {
-  assert.equal(widget.total(GPT2), 124_439_808);
-  assert.equal(widget.total({ ...GPT2, tie_head: false }), 163_037_184);
-  assert.equal(widget.total(OPEN), 163_009_536);
+  assert.equal(accounting.total(GPT2), 124_439_808);
+  assert.equal(accounting.total({ ...GPT2, tie_head: false }), 163_037_184);
+  assert.equal(accounting.total(OPEN), 163_009_536);
   assert.equal(
-    widget.total({ ...GPT2, emb_dim: 1600, n_heads: 25, n_layers: 48 }),
+    accounting.total({ ...GPT2, emb_dim: 1600, n_heads: 25, n_layers: 48 }),
     1_557_611_200,
   );
-  assert.equal(widget.formatBytes(widget.weightBytes(OPEN, "float32")), "621.8 MiB");
+  assert.equal(numbers.formatBytes(accounting.weightBytes(OPEN, "float32")), "621.8 MiB");
 });
 
 test("parts add up to their whole, and the tree to the closed form", () => {
@@ -57,26 +58,20 @@ test("parts add up to their whole, and the tree to the closed form", () => {
       const sum = part.children.reduce((n, child) => n + child.count, 0);
       assert.equal(part.count, sum, part.path);
     }
-    assert.equal(root.count, widget.total(config));
-    for (const [name, count] of Object.entries(widget.parameters(config))) {
+    assert.equal(root.count, accounting.total(config));
+    for (const [name, count] of Object.entries(accounting.parameters(config))) {
       const part = all(root).find(({ path }) => path === name || path === `blocks/${name}`);
       assert.equal(part.count, count, name);
     }
   }
 });
 
-test("the map and the breakdown count alike", () => {
-  for (const config of CONFIGS) {
-    assert.deepEqual(widget.parameters(config), map.parameters(config));
-  }
-});
-
 test("every number stays exact, also the largest", () => {
-  for (const dtype of Object.keys(widget.BYTES)) {
-    const held = Object.values(widget.trainingBytes(LARGEST, dtype));
+  for (const dtype of Object.keys(accounting.BYTES)) {
+    const held = Object.values(accounting.trainingBytes(LARGEST, dtype));
     assert.ok(held.reduce((sum, n) => sum + n, 0) < Number.MAX_SAFE_INTEGER);
   }
-  assert.equal(widget.problem(LARGEST), "");
+  assert.equal(accounting.problem(LARGEST), "");
 });
 
 test("a formula stands beside every count, and says the same", () => {
@@ -99,7 +94,7 @@ test("each matrix has its shape, and the shapes make the count", () => {
     const shapes = widget.shapes(config);
     const product = (shape) => shape.reduce((n, size) => n * size, 1);
     const sum = Object.values(shapes).reduce((n, shape) => n + product(shape), 0);
-    assert.equal(sum, widget.total(config));
+    assert.equal(sum, accounting.total(config));
   }
   assert.deepEqual(widget.shapes(GPT2)["blocks.11.feed_forward.expand.weight"], [3072, 768]);
   assert.ok(!("output_head.weight" in widget.shapes(GPT2)));
@@ -108,7 +103,7 @@ test("each matrix has its shape, and the shapes make the count", () => {
 
 test("training holds 16 bytes a parameter, in 32 bits and in 16", () => {
   const n = 124_439_808;
-  const held = (dtype) => Object.values(widget.trainingBytes(GPT2, dtype)).map((b) => b / n);
+  const held = (dtype) => Object.values(accounting.trainingBytes(GPT2, dtype)).map((b) => b / n);
   assert.deepEqual(held("float32"), [4, 4, 0, 8]);
   assert.deepEqual(held("bfloat16"), [2, 2, 4, 8]);
   assert.deepEqual(held("float16"), [2, 2, 4, 8]);
@@ -140,7 +135,9 @@ test("a slider stops only where the model is valid, and where it stands", () => 
       const values = widget.stops(name, config, [config[name]]);
       assert.ok(values.includes(config[name]), name);
       assert.deepEqual(values, [...new Set(values)].sort((a, b) => a - b));
-      for (const value of values) assert.equal(widget.problem({ ...config, [name]: value }), "");
+      for (const value of values) {
+        assert.equal(accounting.problem({ ...config, [name]: value }), "");
+      }
     }
   }
   const widths = widget.stops("emb_dim", GPT2);
@@ -148,7 +145,7 @@ test("a slider stops only where the model is valid, and where it stands", () => 
 });
 
 test("what is wrong is said with its value and its rule", () => {
-  const say = (changes) => widget.problem({ ...GPT2, ...changes });
+  const say = (changes) => accounting.problem({ ...GPT2, ...changes });
   assert.equal(say({}), "");
   assert.equal(say({ emb_dim: 770 }), "emb_dim must be divisible by n_heads, but 770 % 12 = 2");
   assert.equal(say({ n_layers: 0 }), "n_layers must be a whole number of at least 1, not 0");
@@ -188,18 +185,18 @@ test("paths lead to their parts", () => {
 });
 
 test("numbers for people", () => {
-  assert.equal(widget.formatShort(124_439_808), "124M");
-  assert.equal(widget.formatShort(999_999), "1M");
-  assert.equal(widget.formatShort(5.2e13), "52T");
+  assert.equal(numbers.formatShort(124_439_808), "124M");
+  assert.equal(numbers.formatShort(999_999), "1M");
+  assert.equal(numbers.formatShort(5.2e13), "52T");
   assert.equal(widget.formatFactor(12.517), "12.5");
   assert.equal(widget.formatFactor(1403.13), "1,403");
   assert.equal(widget.formatFactor(2), "2");
   assert.equal(widget.formatFactor(1.996), "2.00");
   assert.equal(widget.formatFactor(0.025), "0.025");
-  assert.equal(widget.formatShare(0.0000001), "< 0.01%");
-  assert.equal(widget.formatBytes(512), "512 B");
-  assert.equal(widget.formatBytes(1023), "1023 B");
-  assert.equal(widget.formatBytes(1280), "1.3 KiB");
-  assert.equal(widget.formatBytes(1024 ** 2 - 1), "1.0 MiB");
-  assert.equal(widget.formatBytes(497_759_232), "474.7 MiB");
+  assert.equal(numbers.formatShare(0.0000001), "< 0.01%");
+  assert.equal(numbers.formatBytes(512), "512 B");
+  assert.equal(numbers.formatBytes(1023), "1023 B");
+  assert.equal(numbers.formatBytes(1280), "1.3 KiB");
+  assert.equal(numbers.formatBytes(1024 ** 2 - 1), "1.0 MiB");
+  assert.equal(numbers.formatBytes(497_759_232), "474.7 MiB");
 });

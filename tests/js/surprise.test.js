@@ -154,10 +154,10 @@ test("numbers keep two digits and are never falsely certain", () => {
 });
 
 test("tokens are visible, whatever they are", () => {
-  assert.equal(surprise.label(" a\n"), "␣a⏎");
-  assert.equal(surprise.label("<|endoftext|>"), "end of the text");
-  assert.equal(surprise.label(""), "part of a character");
-  assert.equal(surprise.label("\u202e"), "\ufffd");
+  assert.equal(surprise.nameOf(" a\n"), "␣a⏎");
+  assert.equal(surprise.nameOf("<|endoftext|>"), "end of the text");
+  assert.equal(surprise.nameOf(""), "part of a character");
+  assert.equal(surprise.nameOf("\u202e"), "\ufffd");
   assert.equal(surprise.quote(" Ada"), "“Ada”");
   assert.equal(surprise.quote(" "), "a space");
   assert.equal(surprise.either([" a", "b"], 2), "“a”, “b” or 2 others");

@@ -1,6 +1,7 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
+import { formatShort, plural } from "../../gptlib/widgets/lib/numbers.js";
 import * as replay from "../../gptlib/widgets/training_replay.js";
 
 const story = {
@@ -114,15 +115,15 @@ test("numbers have three digits, commas and a true minus sign", () => {
   assert.deepEqual([0.3353, 7.66654, 12.34, 2136.2, -0.01, -0.0001].map(replay.digits), [
     ...["0.335", "7.667", "12.3", "2,136", "−0.010", "0.000"],
   ]);
-  assert.deepEqual([0, 999, 1000, 999_600, 4_734_274].map(replay.short), [
+  assert.deepEqual([0, 999, 1000, 999_600, 4_734_274].map(formatShort), [
     ...["0", "999", "1k", "1M", "4.73M"],
   ]);
-  assert.equal(replay.plural(1, "step"), "1 step");
-  assert.equal(replay.plural(15_000, "step"), "15,000 steps");
+  assert.equal(plural(1, "step"), "1 step");
+  assert.equal(plural(15_000, "step"), "15,000 steps");
 });
 
 test("tokens and prompts have names", () => {
-  assert.deepEqual(["", " Ada", "\n", " ", "\xc3\xa9"].map(replay.label), [
+  assert.deepEqual(["", " Ada", "\n", " ", "\xc3\xa9"].map(replay.wordOf), [
     ...["start", "Ada", "⏎", "␣", "é"],
   ]);
   assert.equal(replay.promptName(""), "No prompt");

@@ -62,6 +62,9 @@ export function forwardFlops(config) {
 /** Bytes of one value. @type {Record<string, number>} */
 export const BYTES = { float32: 4, bfloat16: 2, float16: 2 };
 
+/** @param {Config} config @param {string} dtype @returns {number} */
+export const weightBytes = (config, dtype) => BYTES[dtype] * total(config);
+
 /**
  * What training with AdamW holds for the parameters.
  * @param {Config} config
@@ -71,8 +74,8 @@ export const BYTES = { float32: 4, bfloat16: 2, float16: 2 };
 export function trainingBytes(config, dtype) {
   const count = total(config);
   return {
-    weights: BYTES[dtype] * count,
-    gradients: BYTES[dtype] * count,
+    weights: weightBytes(config, dtype),
+    gradients: weightBytes(config, dtype),
     master_weights: dtype === "float32" ? 0 : BYTES.float32 * count,
     moments: 2 * BYTES.float32 * count,
   };

@@ -6,12 +6,12 @@
  * @param {number} at
  * @param {number} count
  * @param {{ back?: string[], on?: string[], page?: number }} [keys] that lead back and on: by
- *   default the arrows of both directions
+ *   default the arrows of both directions; with a page of 0, those that turn pages lead nowhere
  * @returns {number | null}
  */
 export function moved(key, at, count, keys = {}) {
   const { back = ["ArrowLeft", "ArrowUp"], on = ["ArrowRight", "ArrowDown"], page = 10 } = keys;
-  const places = { Home: 0, End: count - 1, PageUp: at - page, PageDown: at + page };
+  const places = { Home: 0, End: count - 1, ...page && { PageUp: at - page, PageDown: at + page } };
   const steps = Number(on.includes(key)) - Number(back.includes(key));
   const to = steps ? at + steps : /** @type {Record<string, number>} */ (places)[key];
   return to === undefined ? null : Math.min(Math.max(to, 0), count - 1);
