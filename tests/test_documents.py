@@ -106,6 +106,15 @@ def test_contributing_has_every_part_of_the_library():
     )
 
 
+def test_the_reference_has_every_module_that_a_chapter_builds():
+    documented = set(re.findall(r"automodule:: (\S+)", read("book/api.md")))
+    for path in (ROOT / "gptlib").rglob("*.py"):
+        if re.search(r"\bBuilt in chapter \d", path.read_text("utf-8")):
+            parts = path.relative_to(ROOT).with_suffix("").parts
+            packages = {".".join(parts[:n]) for n in range(2, len(parts) + 1)}
+            assert documented & packages, f"book/api.md: add a section for {'.'.join(parts)}"
+
+
 # ---- The example of a widget --------------------------------------------------------------------
 
 
