@@ -13,6 +13,8 @@ from gptlib.model import GPT, in_mode
 from gptlib.training import evaluate
 from gptlib.widgets import AttentionMap, LogitLens, SamplingBench, Surprise
 
+pytestmark = pytest.mark.asset  # one of the widgets compares the model with the mini model
+
 TEXT = "Ada and Tom were best friends."
 
 

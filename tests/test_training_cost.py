@@ -171,7 +171,7 @@ def test_javascript_spends_the_flops_where_python_does() -> None:
         TrainingCost(name).config for name in FAMILY
     ]
     calls: list[list[Any]] = [["forwardFlops", config] for config in configs]
-    for given, spent in zip(configs, call_each("training_cost", calls), strict=True):
+    for given, spent in zip(configs, call_each("lib/accounting", calls), strict=True):
         config = GPTConfig(**given)
         found = accounting.forward_flops(config)
         length = config.context_length
