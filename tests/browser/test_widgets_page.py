@@ -321,7 +321,8 @@ def test_a_page_loads_each_file_once_and_no_more_than_it_needs(page: Page, site:
     show(page, site, "token_explorer")
     ours = [url.rpartition("/")[2] for url in asked if "/gptlib/" in url]
     assert len(ours) == len(set(ours))
-    assert {"host.js", "style.css", "token_explorer.js", "stories_vocabulary.json"} <= set(ours)
+    expected = {"host.js", "base.css", "kit.js", "token_explorer.js", "token_explorer.css"}
+    assert expected | {"stories_vocabulary.json"} <= set(ours)
     assert "gpt2_vocabulary.json" not in ours
 
 
