@@ -22,12 +22,13 @@ from typing import Any
 from playwright.sync_api import Browser, Page, sync_playwright
 
 from gptlib import stories, tokenizer
-from gptlib.widgets import engine
+from gptlib.widgets import engine, linker
 
 RUNS = 5
 FLAGS = ["--headless", "--no-sandbox", "--disable-gpu"]
 WIDGETS = Path(engine.__file__).parent
 MINI = WIDGETS.parent / "assets" / "mini"
+ENGINE = ("page/gpt.js", "page/gpt_worker.js")
 
 # `first` loads the model and writes one token after a prompt; `write` writes on, whatever ends.
 PAGE = """<!doctype html><meta charset="utf-8"><link rel="icon" href="data:,"><p></p>
@@ -70,8 +71,10 @@ class Quiet(SimpleHTTPRequestHandler):
 
 
 def write_site(folder: Path) -> None:
-    for source in (WIDGETS / "gpt.js", WIDGETS / "gpt_worker.js", MINI / "model.safetensors"):
-        shutil.copy(source, folder)
+    for name, _ in linker.linked(*ENGINE):
+        (folder / name).parent.mkdir(exist_ok=True)
+        shutil.copy(WIDGETS / name, folder / name)
+    shutil.copy(MINI / "model.safetensors", folder)
     (folder / "vocabulary.json").write_text(engine.vocabulary_json("stories"))
     (folder / "index.html").write_text(PAGE.replace("ANNOUNCED", json.dumps(engine.about())))
 
@@ -150,7 +153,7 @@ def main_thread(view: Page, ids: list[int], count: int) -> None:
 
 
 def main() -> None:
-    for name in ("gpt.js", "gpt_worker.js"):
+    for name in ENGINE:
         code = (WIDGETS / name).read_bytes()
         print(f"{name}: {len(code):,} bytes, gzip {len(gzip.compress(code)):,}")
     print(f"model.safetensors: {(MINI / 'model.safetensors').stat().st_size:,} bytes")
