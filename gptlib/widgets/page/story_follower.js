@@ -1,4 +1,4 @@
-// What the best possible predictor of the stories expects, token by token: gptlib/story_surprise.py
+// What the best possible predictor of the stories expects, token by token: gptlib/stories/surprise.py
 // once more, for a page without a kernel. The grammar knows the probability of every story. So it
 // also knows how probable each next token is: of all stories whose tokens begin like those read so
 // far, the share that goes on with it. No model can lose less on average.
