@@ -21,7 +21,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
@@ -29,10 +29,7 @@ from torch.overrides import TorchFunctionMode
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.downloads import hub
 from gptlib.model import GPT
-
-
-class PretrainedError(ValueError):
-    """A checkpoint cannot be loaded; the message names the file, and says why."""
+from gptlib.tensor_files import WEIGHTS, PretrainedError, Tensors
 
 
 class Row(NamedTuple):
@@ -65,8 +62,6 @@ NAMES = (
     Row("output_head.weight", "lm_head.weight"),
 )
 
-#: What is in a file and is not a weight: the masks that older versions of transformers stored.
-_BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 #: The numbers of a ``config.json``, by our names; where it lacks one, GPTConfig's default holds.
 _SETTINGS = {
     "vocab_size": "vocab_size",
@@ -86,8 +81,7 @@ _ALLOWED: dict[str, tuple[object, ...]] = {
     "scale_attn_by_inverse_layer_idx": (False,),
     "add_cross_attention": (False,),
 }
-_CONFIG, _WEIGHTS, _PICKLE = "config.json", "model.safetensors", "pytorch_model.bin"
-_INDEX = f"{_WEIGHTS}.index.json"
+_CONFIG = "config.json"
 _WIDEST = 10**8  # of a model that PyTorch can count the numbers of
 _NUMBER = re.compile(r"(?<=\.)\d+(?=\.)")
 _DTYPES = (torch.float32, torch.bfloat16, torch.float16, torch.float64)
@@ -148,11 +142,11 @@ def save(model: GPT, folder: str | Path) -> Path:
         text = json.dumps(settings_of(model), indent=2)
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
         try:
-            save_file(to_gpt2(model), new / _WEIGHTS, metadata={"format": "pt"})
+            save_file(to_gpt2(model), new / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
-            raise OSError(f"{folder / _WEIGHTS} cannot be written: {error}") from None
-        shutil.copymode(new / _CONFIG, new / _WEIGHTS)  # safetensors lets only its owner read it
-        for name in (_WEIGHTS, _CONFIG):
+            raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from None
+        shutil.copymode(new / _CONFIG, new / WEIGHTS)  # safetensors lets only its owner read it
+        for name in (WEIGHTS, _CONFIG):
             (new / name).replace(folder / name)
     return folder
 
@@ -246,56 +240,6 @@ def blank(config: GPTConfig) -> GPT:
         return GPT(config)
 
 
-class Tensors:
-    """The tensors of a checkpoint by their names, without the prefix that some files have.
-
-    ``place`` is a ``.safetensors`` file, or a folder that has one, or several and an index.
-    ``shapes`` has every tensor but the masks, ``paths`` the file that each is in. Raises
-    :class:`PretrainedError` if a file is damaged.
-    """
-
-    def __init__(self, place: Path) -> None:
-        self.place = place
-        self.files = _files(place)
-        self.shapes: dict[str, tuple[int, ...]] = {}
-        self.paths: dict[str, Path] = {}
-        self._stored: dict[str, str] = {}
-        self._maps: dict[Path, Any] = {}
-        for path in self.files:
-            with self._open(path) as file:
-                for stored in file.keys():  # noqa: SIM118
-                    name = stored.removeprefix("transformer.")
-                    if _BUFFERS.fullmatch(name):
-                        continue
-                    if name in self.paths:
-                        raise PretrainedError(f"{path} has {name} for the second time")
-                    self.shapes[name] = tuple(file.get_slice(stored).get_shape())
-                    self.paths[name], self._stored[name] = path, stored
-
-    def __getitem__(self, name: str) -> Tensor:
-        """Return a tensor, in a memory map of its own, which ends when the tensor does."""
-        with self._open(self.paths[name]) as file:
-            tensor: Tensor = file.get_tensor(self._stored[name])
-        return tensor
-
-    def shared(self, name: str) -> Tensor:
-        """Return a tensor in the one memory map of its file, which ends with the last of them."""
-        path = self.paths[name]
-        if path not in self._maps:
-            self._maps[path] = safe_open(path, framework="pt")
-        tensor: Tensor = self._maps[path].get_tensor(self._stored[name])
-        return tensor
-
-    @staticmethod
-    @contextmanager
-    def _open(path: Path) -> Iterator[Any]:
-        try:
-            with safe_open(path, framework="pt") as file:
-                yield file
-        except SafetensorError as error:
-            raise PretrainedError(f"{path} is not a whole .safetensors file: {error}") from None
-
-
 def mini_record() -> dict[str, Any]:
     """Return the record of the mini model's training.
 
@@ -348,27 +292,6 @@ def located(name_or_path: str | Path) -> Iterator[Path]:
             f"there is no model {name!r}; there is {known}, a folder, a .safetensors file, "
             'or a model on the Hugging Face hub as "owner/name"'
         )
-
-
-def _files(place: Path) -> list[Path]:
-    """Return the files that hold the tensors of a checkpoint."""
-    if place.is_file():
-        return [place]
-    if (place / _WEIGHTS).is_file():
-        return [place / _WEIGHTS]
-    if not (place / _INDEX).is_file():
-        why = "only .safetensors files are read"
-        if (place / _PICKLE).exists():
-            why = f"{_PICKLE} is a pickle, which can run any program: {why}"
-        raise PretrainedError(f"{place} has no {_WEIGHTS}; {why}")
-    try:
-        paths = [place / name for name in hub.parts(place / _INDEX)]
-    except ValueError as error:
-        raise PretrainedError(str(error)) from None
-    for path in paths:
-        if not path.is_file():
-            raise PretrainedError(f"{place / _INDEX} lists {path.name}, which is not there")
-    return paths
 
 
 def _config(tensors: Tensors) -> GPTConfig:

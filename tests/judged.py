@@ -26,6 +26,7 @@ FILES = {
         *STORIES,
         "gptlib/assets/mini/*",
         *(f"gptlib/{name}*" for name in ("config", "data", "generation", "model", "pretrained")),
+        "gptlib/tensor_files.py",
         "gptlib/training*",
         "tests/test_mini.py",
         "tools/teacher.py",

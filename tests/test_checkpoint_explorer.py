@@ -13,7 +13,7 @@ from IPython.core.formatters import DisplayFormatter
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gptlib import pretrained
+from gptlib import pretrained, tensor_files
 from gptlib.config import GPTConfig
 from gptlib.model import GPT
 from gptlib.widgets import CheckpointExplorer, checkpoint_explorer, page
@@ -260,7 +260,7 @@ def test_files_that_load_refuses_can_be_looked_at(tmp_path: Path) -> None:
         "tab\tand <b>": torch.ones(2, 2, 2, dtype=torch.float64),
     }
     path = file(tmp_path, tensors)
-    with pytest.raises(pretrained.PretrainedError):
+    with pytest.raises(tensor_files.PretrainedError):
         pretrained.load(path)
     widget = CheckpointExplorer(path)
     found = shown(widget.state())

@@ -26,6 +26,8 @@ _FOLDERS = r"\.ci|\.devcontainer|\.binder|\.github|benchmarks|book|gptlib|notebo
 _FILES = r"[A-Z_a-z.][\w.-]*\.(?:cff|jsonc|md|toml|txt|ya?ml)|Makefile|LICENSE"
 _PATH = re.compile(rf"(?<![\w./<-])(?:(?:{_FOLDERS})/[\w./<>*-]*|(?:{_FILES})\b)")
 
+CORE = 2_650  # lines of what chapters build and import, in all
+
 
 def read(name: str) -> str:
     return (ROOT / name).read_text("utf-8")
@@ -104,6 +106,14 @@ def test_contributing_has_every_part_of_the_library():
         f"CONTRIBUTING.md, 'The library': add a row for {missing}, with a sentence that says why "
         "the library cannot do without it"
     )
+
+
+def test_what_chapters_build_and_import_stays_thin():
+    """A limit that is reached is a reason to look for what no chapter needs, or to raise it."""
+    table = read("CONTRIBUTING.md").partition("| built in chapter |\n")[2].partition("\n\n")[0]
+    core = re.findall(r"^\| `(gptlib/[\w/]+\.py)`", table, re.M)
+    assert len(core) >= 9
+    assert sum((ROOT / name).read_text("utf-8").count("\n") for name in core) <= CORE
 
 
 def test_the_reference_has_every_module_that_a_chapter_builds():

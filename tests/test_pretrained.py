@@ -26,7 +26,8 @@ from gptlib import pretrained, tokenizer
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.downloads import hub
 from gptlib.model import GPT
-from gptlib.pretrained import NAMES, PretrainedError, Tensors, blank, load, names, save
+from gptlib.pretrained import NAMES, blank, load, names, save
+from gptlib.tensor_files import PretrainedError, Tensors
 from gptlib.training import TrainingConfig, train
 from tests.test_model import enliven, in_pairs, random_ids, transformers_twin, turned
 

@@ -17,7 +17,8 @@ from gptlib.widgets.base import Widget
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from gptlib.pretrained import Row, Tensors
+    from gptlib.pretrained import Row
+    from gptlib.tensor_files import Tensors
 
 LIMIT = 2_000
 """The widget lists at most this many tensors."""
@@ -98,10 +99,10 @@ class CheckpointExplorer(Widget):
     search = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, place: str | Path = "mini", tensor: str | None = None) -> None:
-        from gptlib import pretrained  # here, so that a page is built without torch
+        from gptlib import pretrained, tensor_files  # here, so that a page is built without torch
 
         with pretrained.located(place) as path:
-            tensors = pretrained.Tensors(path)
+            tensors = tensor_files.Tensors(path)
             self._names = _sorted(tensors)
             chosen = (self._names or [""])[0] if tensor is None else self._known(tensor)
             self._entries = list(_survey(tensors, self._names))
