@@ -20,14 +20,14 @@ class Kit(ipywidgets.Widget):  # type: ignore[misc, unused-ignore]
     It has no view. A widget names it in its trait ``_kit``, and ``lib/link.js`` asks for it there.
     """
 
-    modules: traitlets.List[Any] = traitlets.List().tag(sync=True)
-    css = traitlets.Unicode().tag(sync=True)
+    packed = traitlets.Bytes().tag(sync=True)
 
     _shared: ClassVar[Kit | None] = None
 
     def __init__(self) -> None:
         names = sorted(f"lib/{path.name}" for path in (linker.FOLDER / "lib").glob("*.js"))
-        super().__init__(modules=linker.linked(*names), css=linker.css("lib/base.css"))
+        parts = {"modules": linker.linked(*names), "css": linker.css("lib/base.css")}
+        super().__init__(packed=linker.packed(parts))
 
     @classmethod
     def shared(cls) -> Kit:
@@ -49,11 +49,11 @@ class Widget(anywidget.AnyWidget):  # type: ignore[misc, unused-ignore]
     _ipython_display_ = None  # ipywidgets 7 displays by this hook, which would hide our bundle
 
     _kit = traitlets.Instance(Kit).tag(sync=True, **ipywidgets.widget_serialization)
-    _program = traitlets.Unicode().tag(sync=True)
+    _program = traitlets.Bytes().tag(sync=True)
 
     def __init__(self, **traits: Any) -> None:
         (*_, (_, program)) = linker.linked(f"{self._module}.js")
-        super().__init__(_kit=Kit.shared(), _program=program, **traits)
+        super().__init__(_kit=Kit.shared(), _program=linker.packed(program), **traits)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         """Find the subclass's style."""

@@ -36,6 +36,15 @@ function kitOf(model) {
   return manager.get_model(model.get("_kit").replace("IPY_MODEL_", ""));
 }
 
+/**
+ * @param {DataView<ArrayBuffer>} bytes what `packed` of linker.py makes
+ * @returns {Promise<any>}
+ */
+async function unpacked(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return await new Response(stream).json();
+}
+
 /** @param {string} css what all widgets look like; it comes before what one adds */
 function style(css) {
   const known = [...document.querySelectorAll("style[data-gptlib]")];
@@ -48,9 +57,9 @@ function style(css) {
 /** @param {Context} context */
 async function render({ model, el }) {
   try {
-    const kit = await kitOf(model);
-    style(kit.get("css"));
-    const urls = link([...kit.get("modules"), ["widget", model.get("_program")]]);
+    const { modules, css } = await unpacked((await kitOf(model)).get("packed"));
+    style(css);
+    const urls = link([...modules, ["widget", await unpacked(model.get("_program"))]]);
     const { default: widget } = await import(urls.widget);
     return widget.render({ model, el });
   } catch (error) {
