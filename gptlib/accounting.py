@@ -457,12 +457,14 @@ def format_count(count: int) -> str:
 def format_bytes(n: int) -> str:
     """Write a number of bytes in binary units, to one decimal: 497759232 as ``474.7 MiB``.
 
-    A kibibyte (KiB) is 1,024 bytes, a mebibyte (MiB) 1,024 of those. Halves round up.
+    A kibibyte (KiB) is 1,024 bytes, a mebibyte (MiB) 1,024 of those, up to quebibytes (QiB). Halves
+    round up.
     """
     if n < 1_024:
         return f"{n} B"
     power = 1
     # What would round to 1024.0 is 1.0 of the next unit.
-    while (tenths := (20 * n + 1_024**power) // (2 * 1_024**power)) >= 10 * 1_024:
+    while (tenths := (20 * n + 1_024**power) // (2 * 1_024**power)) >= 10 * 1_024 and power < 10:
         power += 1
-    return f"{tenths / 10:.1f} {'KMGTPEZY'[power - 1]}iB"
+    whole, tenth = divmod(tenths, 10)
+    return f"{whole}.{tenth} {'KMGTPEZYRQ'[power - 1]}iB"

@@ -67,21 +67,25 @@ def windows(ids: Sequence[int] | Tensor, context_length: int, stride: int) -> tu
     return inputs, targets
 
 
-def stream_of(texts: Sequence[str], encoding: Encoding) -> Tensor:
+def stream_of(texts: Iterable[str], encoding: Encoding) -> Tensor:
     """Encode texts into one stream (int32), an end-of-text token before the first, after each.
 
     Raises ``ValueError`` if there is no text, or one is empty, or the encoding has no end-of-text,
-    and ``TypeError`` for a single string: its texts would be its characters.
+    and ``TypeError`` for what is no text, and a single string: its texts would be its characters.
     """
     if isinstance(texts, str):
         raise TypeError(f"texts must be a list of texts, not one string: {texts!r:.60}")
+    texts = list(texts)
+    for number, text in enumerate(texts):
+        if not isinstance(text, str):
+            raise TypeError(f"text number {number:,} must be a str, not {text!r:.60}")
     if not texts or not all(texts):
-        what = f"number {list(texts).index('')} is empty" if texts else "there is none"
+        what = f"number {texts.index('')} is empty" if texts else "there is none"
         raise ValueError(f"a stream needs texts with something in them, but {what}")
     end_of_text = _end_of_text(encoding)
     pieces = [torch.tensor([end_of_text], dtype=torch.int32)]
     for start in range(0, len(texts), _TEXTS_AT_ONCE):
-        some = encoding.encode_ordinary_batch(list(texts[start : start + _TEXTS_AT_ONCE]))
+        some = encoding.encode_ordinary_batch(texts[start : start + _TEXTS_AT_ONCE])
         flat = [id_ for ids in some for id_ in (*ids, end_of_text)]
         pieces.append(torch.tensor(flat, dtype=torch.int32))
     return torch.cat(pieces)
@@ -157,12 +161,13 @@ class StoryBatches:
 
     def __init__(
         self,
-        stream: Tensor,
+        stream: Tensor | Sequence[int],
         end_of_text: int,
         batch_size: int,
         context_length: int,
         seed: int = 0,
     ) -> None:
+        stream = torch.as_tensor(stream)
         if stream.ndim != 1 or not _is_framed(stream, end_of_text):
             raise ValueError(
                 f"a stream of texts must begin and end with end-of-text, {end_of_text}: "
@@ -239,13 +244,20 @@ def _rows(windows: Tensor, places: Tensor) -> Tensor:
 class WindowBatches:
     """Batches of windows cut from a stream at random places; no padding.
 
-    The stream may be of any type of whole numbers, and may be mapped into memory from a file: only
-    the windows of a batch are read. Each window is drawn anew from all of them.
+    The stream may be of any type of whole numbers, a list of them, or mapped into memory from a
+    file: only the windows of a batch are read. Each window is drawn anew from all of them.
 
     Raises ``ValueError`` if the stream is too short for one window, or a number is out of range.
     """
 
-    def __init__(self, stream: Tensor, batch_size: int, context_length: int, seed: int = 0) -> None:
+    def __init__(
+        self,
+        stream: Tensor | Sequence[int],
+        batch_size: int,
+        context_length: int,
+        seed: int = 0,
+    ) -> None:
+        stream = torch.as_tensor(stream)
         _require("seed", seed, at_least=0)
         _require("batch_size", batch_size, at_least=1)
         if stream.ndim == 1 and len(stream) <= context_length:
@@ -288,7 +300,7 @@ class WindowBatches:
 
 def _generator(seed: int, number: int) -> torch.Generator:
     """Return a generator that depends on both numbers alone, so that any step can be resumed."""
-    return torch.Generator().manual_seed(seed * 1_000_003 + number)
+    return torch.Generator().manual_seed((seed * 1_000_003 + number) % 2**64)
 
 
 def _describe(stream: Tensor) -> dict[str, object]:
@@ -318,6 +330,8 @@ def _checked(path: str | Path) -> Path:
         raise ValueError(f"{path} is a folder, not a text file")
     if not path.exists():
         raise FileNotFoundError(f"there is no file {path}")
+    if not path.is_file():
+        raise ValueError(f"{path} can be read once only: save what it says as a file")
     return path
 
 

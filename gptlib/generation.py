@@ -22,10 +22,7 @@ from gptlib.model import GPT, check_ids, in_mode
 
 
 def next_probabilities(
-    logits: Tensor,
-    temperature: float = 1.0,
-    top_k: int | None = None,
-    top_p: float | None = None,
+    logits: Tensor, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
 ) -> Tensor:
     """Turn logits ``(..., V)`` into the probabilities that the next token is drawn with, float32.
 
@@ -42,7 +39,9 @@ def next_probabilities(
     check_logits(logits)
     if temperature == 0:
         return functional.one_hot(logits.argmax(dim=-1), logits.shape[-1]).float()
-    probabilities = (logits.float() / temperature).softmax(dim=-1)  # (..., V)
+    scores = logits if logits.dtype == torch.float64 else logits.float()
+    below = scores - scores.amax(dim=-1, keepdim=True)  # 0 for the likeliest: nothing overflows
+    probabilities = (below / temperature).softmax(dim=-1).float()  # (..., V)
     if top_k is None and top_p is None:
         return probabilities
     likeliest_first = logits.argsort(dim=-1, descending=True, stable=True)  # (..., V), ids
@@ -52,7 +51,7 @@ def next_probabilities(
     if top_p is not None and top_p < 1:
         kept = kept / kept.sum(dim=-1, keepdim=True)
         before = kept.cumsum(dim=-1) - kept  # the probability of all likelier tokens
-        kept = kept.masked_fill(before >= top_p, 0)
+        kept = kept.masked_fill((before > 0) & (before >= top_p), 0)  # the first one stays
     kept = kept / kept.sum(dim=-1, keepdim=True)
     return torch.zeros_like(kept).scatter(-1, likeliest_first, kept)
 
@@ -78,7 +77,7 @@ def sample_next(
 def check_sampling(temperature: float, top_k: int | None, top_p: float | None) -> None:
     """Raise ``ValueError`` unless the temperature is 0 or more, top_k 1 or more, top_p in (0, 1].
 
-    A temperature between 0 and 1e-6 is refused too: logits divided by it could overflow.
+    A temperature between 0 and 1e-6 is refused too: it would mean 0, or a slip of the finger.
     """
     if not (temperature == 0 or 1e-6 <= temperature < float("inf")):
         raise ValueError(f"temperature must be 0 or at least 0.000001, not {temperature!r}")

@@ -6,11 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from itertools import accumulate
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from matplotlib.figure import Figure
-
-from gptlib import figures
+# Only a picture needs matplotlib: it takes long to import, and a home folder.
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass
@@ -74,24 +74,27 @@ class History:
         several times the last ones: where they would press the rest flat, they run out at the top,
         and a note says where they began.
         """
+        from gptlib import figures
+
         figure: Figure
         figure, axes = figures.new()
+        blue, orange, gray, ink = (figures.PALETTE[n] for n in ("blue", "orange", "gray", "ink"))
         width = max(5, self.steps // 50)
         smoothed = self.smoothed(width)
         top = self._top(smoothed, floor)
         steps = range(1, self.steps + 1)
         axes.plot(steps, self.losses, color=_PALE, linewidth=0.7)
-        axes.plot(steps, smoothed, color=_BLUE, label=f"training, mean of {width} steps")
+        axes.plot(steps, smoothed, color=blue, label=f"training, mean of {width} steps")
         if self.evaluations:
             at, losses = zip(*self.evaluations, strict=True)
-            axes.plot(at, losses, "o-", color=_ORANGE, ms=4, lw=1, label="held-out text")
+            axes.plot(at, losses, "o-", color=orange, ms=4, lw=1, label="held-out text")
         if floor is not None:
-            axes.axhline(floor, color=_INK, linestyle="--", linewidth=1.2)
-            _note(axes, f"floor {floor:.3f}", (0.01 * self.steps, floor), "bottom", _INK)
+            axes.axhline(floor, color=ink, linestyle="--", linewidth=1.2)
+            _note(axes, f"floor {floor:.3f}", (0.01 * self.steps, floor), "bottom", ink)
         if smoothed and smoothed[0] > top:
             enters = next((step for step, loss in enumerate(smoothed, 1) if loss <= top), 1)
             where = (enters + 0.01 * self.steps, 0.99 * top)
-            _note(axes, f"from {self.losses[0]:.1f} at first", where, "top", _GRAY)
+            _note(axes, f"from {self.losses[0]:.1f} at first", where, "top", gray)
         axes.set(title=title, xlabel="steps", ylabel="loss (nats per token)")
         axes.set(xlim=(0, max(self.steps, 1)), ylim=(0, top))
         axes.xaxis.set_major_formatter("{x:,.0f}")
@@ -135,6 +138,8 @@ class LivePlot:
             return
         from IPython.display import display
 
+        from gptlib import figures
+
         data, metadata = figures.bundle(history.plot(self.floor, self.title), self._alt(history))
         if self._display is None:
             self._display = display(data, raw=True, metadata=metadata, display_id=True)
@@ -152,7 +157,6 @@ class LivePlot:
 
 
 _PALE = "#CBD5DD"
-_BLUE, _ORANGE, _GRAY, _INK = (figures.PALETTE[n] for n in ("blue", "orange", "gray", "ink"))
 
 
 def _note(axes: Any, words: str, place: tuple[float, float], side: str, color: str) -> None:

@@ -26,6 +26,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+from gptlib import devices
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.downloads import hub
 from gptlib.model import GPT
@@ -261,13 +262,7 @@ def _require_usable(dtype: torch.dtype, device: str | torch.device) -> None:
     if dtype not in _DTYPES:
         known = ", ".join(map(str, _DTYPES))
         raise ValueError(f"dtype must be one of {known}, not {dtype!r}")
-    try:
-        torch.zeros(1, dtype=dtype, device=device).item()
-    except Exception as error:  # a device that is not there has many: even ImportError
-        first = (str(error).splitlines() or [""])[0]
-        raise ValueError(
-            f'device must be one that PyTorch has here, such as "cpu", not {str(device)!r}: {first}'
-        ) from None
+    devices.require(device, dtype)
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 
 import torch
@@ -68,12 +69,20 @@ def _vocabulary(name: str, folder: Path | None, vocab_size: int) -> Encoding:
     )
 
 
+def _save_whole(encoding: Encoding, place: Path) -> None:
+    """Save a vocabulary beside its place, and move it there: half of one would block the folder."""
+    with tempfile.TemporaryDirectory(prefix=".saving-", dir=place.parent) as unfinished:
+        new = Path(unfinished, place.name)
+        tokenizer.save(encoding, new)
+        new.replace(place)
+
+
 def keep_vocabulary(encoding: Encoding, folder: Path) -> None:
     """Save the vocabulary beside the checkpoints; refuse a folder that has another one."""
     folder.mkdir(parents=True, exist_ok=True)
     place = folder / VOCABULARY
     if not place.exists():
-        tokenizer.save(encoding, place)
+        _save_whole(encoding, place)
     elif tokenizer.token_bytes(tokenizer.load(place)) != tokenizer.token_bytes(encoding):
         raise ValueError(
             f"{place} is another vocabulary, of another training: give the same options as "

@@ -7,6 +7,7 @@ import json
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -517,3 +518,32 @@ def test_a_file_that_is_no_vocabulary_is_refused(change, message: str, tmp_path:
     path.write_bytes(b"\n".join(change(path.read_bytes().splitlines())))
     with pytest.raises(ValueError, match=f"v.tiktoken is not a vocabulary: {message}"):
         tokenizer.load(path)
+
+
+@pytest.mark.parametrize("wrong", [None, b"bytes", 3, np.array(["a", "b"])])
+def test_what_is_no_text_is_named(wrong):
+    with pytest.raises(TypeError, match="text number 1 must be a str, not "):
+        stream_of(["a", wrong], tokenizer.stories())
+
+
+def test_texts_may_be_any_iterable():
+    expected = stream_of(["one", "two"], tokenizer.stories())
+    for texts in (np.array(["one", "two"]), iter(["one", "two"]), ("one", "two")):
+        assert torch.equal(stream_of(texts, tokenizer.stories()), expected)
+    with pytest.raises(ValueError, match="but there is none"):
+        stream_of(np.array([], dtype=str), tokenizer.stories())
+
+
+def test_a_stream_may_be_a_list_as_for_windows():
+    ids = [0, 5, 6, 0, 7, 8, 9, 0]
+    for kind in (list, np.array):
+        stream = kind(ids)
+        same = WindowBatches(torch.tensor(ids), 2, 3)
+        assert WindowBatches(stream, 2, 3).describe() == same.describe()
+        assert StoryBatches(stream, 0, 1, 9).batch(0)[0].shape[0] == 1
+
+
+def test_any_whole_number_is_a_seed():
+    stream = torch.arange(50)
+    inputs, _ = WindowBatches(stream, 2, 5, seed=1_700_000_000_000_000_000).batch(3)
+    assert inputs.shape == (2, 5)

@@ -236,6 +236,20 @@ SETTINGS = [
 ]
 
 
+@pytest.mark.parametrize(
+    ("logits", "numbers"),
+    [
+        (torch.tensor([1.0, 3.0, 2.0]), {"top_p": 1e-50}),
+        (torch.tensor([1e33, 3e33, 2e33]), {"temperature": 1e-6}),
+        (torch.tensor([-3e38, 3e38, 2e38]), {"temperature": 1e-6, "top_k": 2, "top_p": 1e-300}),
+        (torch.tensor([1e40, 3e40, 2e40], dtype=torch.float64), {}),
+    ],
+)
+def test_numbers_beyond_float32_leave_the_likeliest_token(logits, numbers):
+    assert next_probabilities(logits, **numbers).tolist() == [0, 1, 0]
+    assert sample_next(logits[None], **numbers).tolist() == [1]
+
+
 @pytest.mark.parametrize("numbers", SETTINGS)
 def test_what_is_drawn_has_the_stated_distribution(numbers):
     assert p_value(counted(*numbers), by_definition(*numbers)) > 1e-3

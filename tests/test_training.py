@@ -15,6 +15,7 @@ from torch.nn import functional
 
 from gptlib.config import GPTConfig
 from gptlib.data import IGNORED
+from gptlib.downloads import files
 from gptlib.history import History
 from gptlib.model import GPT
 from gptlib.training import (
@@ -555,3 +556,23 @@ def test_a_finished_training_is_not_trained_again(tmp_path, capsys):
     trained = gpt()
     quietly(trained)
     assert same(weights(model), weights(trained))
+
+
+def test_a_loss_too_high_has_an_infinite_perplexity():
+    assert perplexity(800.0) == math.inf
+    assert perplexity(1.0) == pytest.approx(math.e)
+
+
+def test_any_whole_number_is_a_seed():
+    assert quietly(gpt(DROPPING), with_config(seed=10**30)).steps == CONFIG.steps
+
+
+def test_an_empty_name_is_no_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ValueError, match="folder must be the path of a folder, not ''"):
+        train(gpt(), Random(), CONFIG, folder="", progress=False)
+    with pytest.raises(ValueError, match="folder must be the path of a folder, not ''"):
+        checkpoints.latest("")
+    with pytest.raises(ValueError, match="the cache must be a folder, or None"):
+        files.prepare("")
+    assert list(tmp_path.iterdir()) == []

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import TYPE_CHECKING
 
+from gptlib.cli.size import seed
+
 # What takes long to import is imported where it is used, so that --help comes at once.
 if TYPE_CHECKING:
     import torch
@@ -38,7 +40,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add("--temperature", type=float, default=0.8, help="0 is certain, 1 the model's own chances")
     add("--top-k", type=int, metavar="K", help="draw from the K likeliest tokens only")
     add("--top-p", type=float, metavar="P", help="draw from the likeliest that make up P only")
-    add("--seed", type=int, help="repeat what this number gave before")
+    add("--seed", type=seed, metavar="N", help="repeat what this number gave before")
     add("--number", type=int, default=1, metavar="N", help="how many texts to write")
 
 

@@ -3,64 +3,44 @@
 from __future__ import annotations
 
 import argparse
-import os
-import shlex
 import sys
-import traceback
 from collections.abc import Sequence
 
 from gptlib import __version__
-from gptlib.cli import count, generate, train
-
-FAILED = 1
+from gptlib.cli import count, ending, generate, train
 
 DESCRIPTION = """\
 Train a GPT, let it write, count what it is made of: the course "GPT, block by block" at the
 command line."""
 
-EXAMPLES = """\
+EXAMPLES = f"""\
 examples:
   python -m gptlib generate "Once upon a time"   the mini model, which comes with the course
   python -m gptlib train --folder my-run         a mini GPT on stories, in minutes
   python -m gptlib generate --model my-run       what you have just trained
   python -m gptlib count gpt2                    where GPT-2's 124 million parameters are
 
-'python -m gptlib COMMAND --help' says more about a command. With GPTLIB_DEBUG=1 in the environment,
-an error shows where in the code it arose."""
+'python -m gptlib COMMAND --help' says more about a command.
+
+{ending.EXIT_CODES}"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit code: 0 done, 1 failed, 2 wrong usage, 130 interrupted."""
+    """Run a command and return its exit code, as :data:`gptlib.cli.ending.EXIT_CODES` lists them.
+
+    Raises ``SystemExit``, as ``argparse`` does, after ``--help`` and for wrong usage.
+    """
+    ending.provide_streams()
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = _parser()
-    args = parser.parse_args(argv)
-    args.again = shlex.join([*_started_with(), "-m", "gptlib", *argv])
-    if hasattr(sys.stdout, "reconfigure"):  # a terminal may lack a character that a text has
-        sys.stdout.reconfigure(errors="replace")
+    args = _parser().parse_args(argv)
+    args.argv = argv
     try:
         code: int = args.run(args)
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        print(file=sys.stderr)
-        return train.INTERRUPTED
-    except BrokenPipeError:  # who read the output has seen enough: see Python's note on SIGPIPE
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return FAILED
-    except (ValueError, OSError, ArithmeticError, RuntimeError) as error:
-        if os.environ.get("GPTLIB_DEBUG"):
-            traceback.print_exc()
-        message = " ".join(str(error).split()) or type(error).__name__
-        who = f" (rank {train.rank()})" if train.rank() else ""
-        print(f"gptlib {args.command}{who}: {message}", file=sys.stderr)
-        return FAILED
+    # All of them: a panic of tiktoken's is no Exception.
+    except BaseException as error:
+        return ending.code_of(error, args.command)
     return code
-
-
-def _started_with() -> list[str]:
-    """Return what stands before ``-m gptlib`` in the command that was given."""
-    if train.rank() is None:
-        return ["python"]
-    return ["torchrun", "--nproc-per-node", os.environ.get("LOCAL_WORLD_SIZE", "1")]
 
 
 class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):

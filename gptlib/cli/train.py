@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import os
 import shlex
 import sys
 from collections.abc import Callable, Iterator
@@ -13,12 +12,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gptlib import accounting
+from gptlib.cli import ending, processes
 from gptlib.cli.generate import write_out
-from gptlib.cli.size import add_size, sized
+from gptlib.cli.size import add_size, seed, sized
 from gptlib.config import FAMILY
 
 # What takes long to import is imported where it is used, so that --help comes at once.
 if TYPE_CHECKING:
+    import torch
     from tiktoken import Encoding
 
     from gptlib.history import History
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from gptlib.training import TrainingConfig
 
 SUMMARY = "train a model"
-INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 EXAMPLES = """\
 examples:
   python -m gptlib train --folder my-run
@@ -53,15 +53,26 @@ def add(command: argparse.ArgumentParser) -> None:
     add("--steps", type=int, default=1_000, help="how many steps to train")
     add("--batch-size", type=int, default=16, metavar="N", help="rows in a step")
     add("--learning-rate", type=float, default=2e-3, metavar="RATE", help="the highest one")
-    add("--seed", type=int, default=0, help="decides the first weights and the batches")
+    add(
+        "--seed",
+        type=seed,
+        default=0,
+        metavar="N",
+        help="of weights and batches",
+    )
     add(
         "--encoding",
         choices=("stories", "gpt2", "bpe"),
         help="the stories' vocabulary, GPT-2's, or one learned from the text "
         "(default: stories for stories, bpe for another text)",
     )
-    add("--vocab-size", type=int, default=2_048, metavar="N", help="entries to learn for bpe")
-    add("--held-out", type=float, default=0.1, metavar="SHARE", help="of a text, not trained on")
+    add("--vocab-size", type=int, metavar="N", help="entries to learn for bpe (default: 2048)")
+    add(
+        "--held-out",
+        type=float,
+        metavar="SHARE",
+        help="of a text, not trained on (default: 0.1)",
+    )
     add("--every", type=int, default=100, metavar="STEPS", help="measure and save this often")
     add("--device", help="cpu, cuda, ... (default: cuda if there is one)")
     add(
@@ -71,26 +82,23 @@ def add(command: argparse.ArgumentParser) -> None:
     )
     add("--size", default="mini", choices=sorted(FAMILY), metavar="NAME", help="as in 'count'")
     add_size(command)
-
-
-def rank() -> int | None:
-    """Return the number of this process if torchrun started it, as one of several."""
-    return int(os.environ["RANK"]) if {"RANK", "LOCAL_RANK"} <= os.environ.keys() else None
+    add("--drop-rate", type=float, metavar="P", help="of dropout, instead of the size's own")
 
 
 def run(args: argparse.Namespace) -> int:
     """Train, and let the model write once; return the exit code."""
+    _require_sense(args)
     import torch
 
     from gptlib.training import checkpoints
 
-    speaks = not rank()  # alone, or the first of several
+    speaks = not processes.rank()  # alone, or the first of several
     try:
         model, encoding, history = _train_model(args, speaks)
     except KeyboardInterrupt:
         if speaks:
             _say_what_was_saved(args, checkpoints.latest(args.folder))
-        return INTERRUPTED
+        return ending.INTERRUPTED
     if not speaks:
         return 0
     print(f"done after {history.steps:,} steps: {history.summary()}\n", file=sys.stderr)
@@ -102,6 +110,21 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _require_sense(args: argparse.Namespace) -> None:
+    """Refuse, before any work, options that cannot be followed, and those that change nothing."""
+    if not args.folder:
+        raise ValueError("--folder must name a folder, not ''")
+    sized(args.size, args)
+    encoding = args.encoding or ("stories" if args.data == "stories" else "bpe")
+    if args.vocab_size is not None and encoding != "bpe":
+        raise ValueError(
+            f"--vocab-size is for a vocabulary to learn, and that of {encoding} is known: leave "
+            "it out, or give --encoding bpe"
+        )
+    if args.held_out is not None and args.data == "stories":
+        raise ValueError("--held-out is for a text: stories to measure the loss on are made anew")
+
+
 def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding, History]:
     """Train what the options say; of several processes, the first returns the whole model."""
     from gptlib import runs
@@ -109,8 +132,9 @@ def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding,
 
     schedule = _schedule(args)
     with _training(args) as train:
+        device = _device(args)
         encoding, batches, held_out = _source(args)
-        model = _model(args, encoding)
+        model = _model(args, encoding).to(device)
         if speaks:
             runs.keep_vocabulary(encoding, Path(args.folder))
             _introduce(model, args)
@@ -125,7 +149,7 @@ def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding,
             on_evaluate=None if has_bar else _report,
         )
     saved = checkpoints.latest(args.folder)
-    if saved and rank() == 0:  # it may have a share of the model only
+    if saved and processes.rank() == 0:  # it may have a share of the model only
         model = runs.trained(saved)
     return model, encoding, history
 
@@ -135,7 +159,7 @@ def _training(args: argparse.Namespace) -> Iterator[Callable[..., History]]:
     """Yield what trains, on this process alone or, joined, on all that torchrun started."""
     from gptlib.training import train
 
-    if rank() is None:
+    if processes.rank() is None:
         if args.sharding:
             raise ValueError("--sharding is for several processes: start them with torchrun")
         yield train
@@ -167,8 +191,10 @@ def _source(args: argparse.Namespace) -> Source:
     from gptlib import sources
     from gptlib.downloads.texts import FetchError
 
-    length = args.context_length or FAMILY[args.size].context_length
-    cut = sources.Cut(args.batch_size, length, args.seed, args.encoding, args.vocab_size)
+    own = FAMILY[args.size].context_length
+    length = own if args.context_length is None else args.context_length
+    vocab_size = 2_048 if args.vocab_size is None else args.vocab_size
+    cut = sources.Cut(args.batch_size, length, args.seed, args.encoding, vocab_size)
     try:
         path = sources.find(args.data)
     except FetchError as error:
@@ -177,8 +203,19 @@ def _source(args: argparse.Namespace) -> Source:
         print(f"{error}. Training on stories instead.", file=sys.stderr)
         path = None
     if path:
-        return cut.of_text(path, args.held_out)
+        return cut.of_text(path, 0.1 if args.held_out is None else args.held_out)
     return cut.of_stories(args.steps * args.batch_size)
+
+
+def _device(args: argparse.Namespace) -> torch.device:
+    import torch
+
+    from gptlib import devices
+
+    chosen = args.device
+    if chosen is None:
+        chosen = "cuda" if torch.cuda.is_available() else "cpu"
+    return devices.require(chosen)
 
 
 def _model(args: argparse.Namespace, encoding: Encoding) -> GPT:
@@ -187,8 +224,7 @@ def _model(args: argparse.Namespace, encoding: Encoding) -> GPT:
     from gptlib.model import GPT
 
     config = sized(args.size, args, encoding.n_vocab)
-    device = args.device or ("cuda" if torch.cuda.is_available() else "cpu")
-    return GPT(config, torch.Generator().manual_seed(args.seed)).to(device)
+    return GPT(config, torch.Generator().manual_seed(args.seed))
 
 
 def _introduce(model: GPT, args: argparse.Namespace) -> None:
@@ -198,8 +234,8 @@ def _introduce(model: GPT, args: argparse.Namespace) -> None:
     checkpoint = checkpoints.latest(args.folder)
     count = accounting.format_count(accounting.total(model.config))
     place = f"on {next(model.parameters()).device}"
-    if rank() is not None:
-        place = f"in {os.environ['WORLD_SIZE']} processes"
+    if processes.rank() is not None:
+        place = f"in {processes.number('WORLD_SIZE')} processes"
     going_on = f"going on from {checkpoint}, " if checkpoint else ""
     print(
         f"{count} parameters {place}, {args.steps:,} steps of {args.batch_size:,} rows from "
@@ -217,4 +253,5 @@ def _say_what_was_saved(args: argparse.Namespace, checkpoint: Path | None) -> No
     """Say what was saved and how to go on."""
     saved = f"the last checkpoint is {checkpoint}" if checkpoint else "no checkpoint was saved yet"
     there = "goes on from there" if checkpoint else "begins again"
-    print(f"\nstopped: {saved}; the same command {there}:\n  {args.again}", file=sys.stderr)
+    again = shlex.join([*processes.starter(), "-m", "gptlib", *args.argv])
+    print(f"\nstopped: {saved}; the same command {there}:\n  {again}", file=sys.stderr)

@@ -16,19 +16,25 @@ def folder() -> Path:
     """Return the course's cache folder, which need not exist yet.
 
     It is what the environment variable ``GPTLIB_CACHE`` names; otherwise ``gptlib`` in the
-    system's folder for caches: on Linux, ``XDG_CACHE_HOME`` or ``~/.cache``.
+    system's folder for caches: on Linux, ``XDG_CACHE_HOME`` or ``~/.cache``. Raises ``OSError`` if
+    that is in a home folder, and there is none.
     """
-    if chosen := os.environ.get("GPTLIB_CACHE"):
-        return Path(chosen).expanduser()
-    return platformdirs.user_cache_path("gptlib", appauthor=False)
+    chosen = os.environ.get("GPTLIB_CACHE")
+    try:
+        path = Path(chosen or platformdirs.user_cache_path("gptlib", appauthor=False))
+        return path.expanduser()
+    except RuntimeError as error:
+        raise unwritable(Path(chosen or "~"), OSError(str(error))) from None
 
 
 def prepare(place: str | Path | None = None) -> Path:
     """Return a folder to write into, the course's own if none is named, and make sure it exists.
 
-    Raises ``OSError`` with what to do about it if it cannot be written.
+    Raises ``OSError`` with what to do about it if it cannot be written, ``ValueError`` for "".
     """
-    chosen = Path(place) if place else folder()
+    if place == "":
+        raise ValueError("the cache must be a folder, or None for the course's own, not ''")
+    chosen = folder() if place is None else Path(place)
     try:
         chosen.mkdir(parents=True, exist_ok=True)
         if not os.access(chosen, os.W_OK | os.X_OK):

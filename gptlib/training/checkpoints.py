@@ -58,7 +58,7 @@ def save(run: Run, history: History, folder: str | Path) -> Path:
     crash or a full disk leaves the older checkpoint. Raises ``OSError`` if it cannot be written,
     and :class:`CheckpointError` if the folder holds a checkpoint of a later step.
     """
-    folder = Path(folder)
+    folder = named(folder)
     folder.mkdir(parents=True, exist_ok=True)
     place = final_place(folder, history)
     for earlier in finished(folder):
@@ -74,6 +74,13 @@ def save(run: Run, history: History, folder: str | Path) -> Path:
     except BaseException:
         shutil.rmtree(unfinished, ignore_errors=True)
         raise
+
+
+def named(folder: str | Path) -> Path:
+    """Return a folder as a path; raise ``ValueError`` for "", as of a name not set."""
+    if folder == "":
+        raise ValueError("folder must be the path of a folder, not ''")
+    return Path(folder)
 
 
 def new_place(folder: Path) -> Path:
@@ -102,7 +109,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
     Raises :class:`CheckpointError` if another training has it, ``OSError`` if it is not writable.
     """
-    folder = Path(folder)
+    folder = named(folder)
     folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / ".lock")
     try:
@@ -122,7 +129,7 @@ def locked(folder: str | Path) -> Iterator[None]:
 
 def latest(folder: str | Path | None) -> Path | None:
     """Return the newest checkpoint in a run's folder, or None."""
-    whole = finished(Path(folder)) if folder else []
+    whole = [] if folder is None else finished(named(folder))
     return whole[-1] if whole else None
 
 

@@ -55,7 +55,7 @@ def joined() -> Iterator[torch.device]:
     NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start, and
     where it could not start the processes again.
     """
-    if "RANK" not in os.environ or "LOCAL_RANK" not in os.environ:
+    if not os.environ.get("RANK") or not os.environ.get("LOCAL_RANK"):
         raise ValueError("start it with torchrun, as in: torchrun --nproc-per-node 2 script.py")
     has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
     if has_cuda:
@@ -122,7 +122,7 @@ def train_distributed(
     _require_agreement(run, sharding)
     run.distribute(sharding)
     with sharded.locked(folder), _views_allowed():
-        history = sharded.resume(run, folder) if folder else History()
+        history = History() if folder is None else sharded.resume(run, folder)
         loop.take_steps(run, history, progress and rank == 0, on_evaluate if rank == 0 else None)
     return history
 

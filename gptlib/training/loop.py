@@ -116,7 +116,7 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 
 def perplexity(loss: float) -> float:
     """Return e to the loss: among how many equally likely tokens the model is left to choose."""
-    return math.exp(loss)
+    return torch.tensor(loss, dtype=torch.float64).exp().item()  # infinite where math.exp fails
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -235,12 +235,12 @@ def train(
     Raises :class:`NotFiniteError` as soon as a loss or a gradient is not finite, :class:`Stopped`
     after Ctrl-C, :class:`gptlib.training.checkpoints.CheckpointError` if the folder is in use or
     holds a checkpoint that is damaged or of another training, ``OSError`` if one cannot be saved,
-    and ``ValueError`` for a batch without targets.
+    and ``ValueError`` for a batch without targets, and for "" as a folder.
     """
     lay_by_rows(model)
     run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
-    with checkpoints.locked(folder) if folder else nullcontext():
-        history = checkpoints.resume(run, folder) if folder else History()
+    with nullcontext() if folder is None else checkpoints.locked(folder):
+        history = History() if folder is None else checkpoints.resume(run, folder)
         with CtrlC() as ctrl_c:
             take_steps(run, history, progress, on_evaluate, stops=lambda: ctrl_c.pressed)
     return history
@@ -319,7 +319,7 @@ def take_steps(
                 if on_evaluate:
                     on_evaluate(history)
             stop = stops()
-            if folder and (last or stop or (step + 1) % config.save_every == 0):
+            if folder is not None and (last or stop or (step + 1) % config.save_every == 0):
                 _require_finite(run, history)
                 run.save(history, folder)
             bar.set_postfix_str(history.summary(), refresh=False)
@@ -398,7 +398,7 @@ def _bar(history: History, config: TrainingConfig, progress: bool) -> tqdm[Any]:
 def _seeded(seed: int, device: torch.device) -> Iterator[None]:
     """Let random numbers follow from a seed alone, and then go on as if nothing had been drawn."""
     with torch.random.fork_rng([device] if device.type == "cuda" else []):
-        torch.manual_seed(seed)
+        torch.manual_seed(seed % 2**64)
         yield
 
 

@@ -151,6 +151,6 @@ def _on_first(action: Callable[[], _T]) -> _T:
 def locked(folder: str | Path | None) -> Iterator[None]:
     """Keep a run's folder, if there is one, to these processes while the context lasts."""
     with ExitStack() as stack:
-        if folder:
+        if folder is not None:
             _on_first(lambda: stack.enter_context(checkpoints.locked(folder)))
         yield
