@@ -117,6 +117,11 @@ class History:
         """Return the history that :meth:`to_json` wrote; ``KeyError`` if a part is missing."""
         history = cls(**{part.name: list(record[part.name]) for part in fields(cls)})
         history.evaluations = [(int(step), float(loss)) for step, loss in history.evaluations]
+        for name in ("losses", "norms", "seconds"):
+            setattr(history, name, [float(number) for number in getattr(history, name)])
+        history.tokens = [int(number) for number in history.tokens]
+        if not history.steps == len(history.norms) == len(history.tokens) == len(history.seconds):
+            raise ValueError("its parts are of different lengths")
         return history
 
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import torch
 from tiktoken import Encoding
 
-from gptlib import pretrained, tokenizer
-from gptlib.config import GPTConfig
+from gptlib import devices, pretrained, tokenizer
 from gptlib.downloads import hub
 from gptlib.model import GPT
 from gptlib.training import checkpoints
@@ -18,38 +17,60 @@ from gptlib.training import checkpoints
 VOCABULARY = "vocabulary.tiktoken"
 
 
-def load(name: str, dtype: torch.dtype) -> tuple[GPT, Encoding]:
-    """Return the model that is meant, ready to write, and its vocabulary."""
-    place, has_vocabulary = checkpoints.latest(name), Path(name, VOCABULARY).exists()
-    if place and has_vocabulary:
-        model, folder = trained(place).to(dtype), Path(name)
-    elif name in ("mini", *hub.RELEASED):
-        model, folder = _pretrained(name, dtype), None
-    elif place:
-        raise ValueError(f"there is no {VOCABULARY} in {name}: 'python -m gptlib train' saves it")
-    elif has_vocabulary and not any(Path(name).glob("*.safetensors")):
-        raise ValueError(f"there is no checkpoint in {name} yet: its training was broken off")
+def load(name: str, dtype: torch.dtype, device: str = "cpu") -> tuple[GPT, Encoding]:
+    """Return the model that is meant, ready to write, and its vocabulary.
+
+    ``name`` is that of :func:`gptlib.pretrained.load`, the folder of a training, or one of its
+    checkpoints. A folder that :func:`is_here` finds comes before a model of the same name.
+    """
+    if not name:
+        raise ValueError("a model has a name, or is in a folder or a file, and is not ''")
+    place = folder = Path(name)
+    if checkpoints.is_checkpoint(place):
+        folder = place.parent
+    is_run = folder != place or checkpoints.latest(folder) is not None
+    has_vocabulary = (folder / VOCABULARY).exists()
+    if is_run and has_vocabulary:
+        model = trained(place).to(devices.require(device), dtype)
+    elif is_run:
+        raise ValueError(f"there is no {VOCABULARY} in {folder}: 'python -m gptlib train' saves it")
+    elif has_vocabulary and not any(folder.glob("*.safetensors")):
+        raise ValueError(f"there is no checkpoint in {folder} yet: its training was broken off")
     else:
-        model = _pretrained(name, dtype)
-        folder = Path(name).parent if Path(name).is_file() else Path(name)
-    return model.eval(), _vocabulary(name, folder, model.config.vocab_size)
+        model = _pretrained(name, dtype, device)
+        folder = place.parent if place.is_file() else place
+    known = None if name in _KNOWN and not is_here(name) else folder
+    return model.eval(), _vocabulary(name, known, model.config.vocab_size)
+
+
+_KNOWN = ("mini", *hub.RELEASED)
+
+
+def is_here(name: str) -> bool:
+    """Say whether there is a folder here, of a model or a training, with a known model's name."""
+    files = (VOCABULARY, "config.json", "*.safetensors*", "step-*", ".lock")
+    return name in _KNOWN and any(any(Path(name).glob(file)) for file in files)
 
 
 def trained(place: Path) -> GPT:
-    """Return the model of a training, as it was at this checkpoint."""
-    if (place / ".metadata").exists():  # several processes wrote it
+    """Return the model of a training as it is now, or was at one of its checkpoints."""
+    return checkpoints.reading(place, _trained)
+
+
+def _trained(place: Path) -> GPT:
+    if checkpoints.is_sharded(place):
         from gptlib.training import sharded  # takes long to import
 
         return sharded.load(place)
-    model = GPT(GPTConfig(**checkpoints.read_record(place)["identity"]["model"]))
+    model = GPT(checkpoints.model_config(checkpoints.read_record(place), place))
     checkpoints.load_weights(model, place)
     return model
 
 
-def _pretrained(name: str, dtype: torch.dtype) -> GPT:
+def _pretrained(name: str, dtype: torch.dtype, device: str) -> GPT:
     """Return the model of this name, folder or file; what is on the hub is downloaded."""
     try:
-        return pretrained.load(name, dtype)
+        return pretrained.load(Path(name) if is_here(name) else name, dtype, device)
     except hub.DownloadError as error:
         if name in hub.RELEASED:
             raise

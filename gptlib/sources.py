@@ -33,13 +33,14 @@ class Cut:
     """How a text becomes batches: ``batch_size`` rows of ``context_length`` tokens, by ``seed``.
 
     ``encoding`` is "stories", "gpt2", or "bpe", a vocabulary of ``vocab_size`` learned from the
-    text; by default the stories' for stories, and a learned one for any other text.
+    text, or a vocabulary that is there; by default the stories' for stories, and a learned one for
+    any other text.
     """
 
     batch_size: int
     context_length: int
     seed: int = 0
-    encoding: str | None = None
+    encoding: str | Encoding | None = None
     vocab_size: int = 2_048
 
     def of_stories(self, n: int) -> Source:
@@ -62,7 +63,9 @@ class Cut:
 
     def _encoding(self, default: str, text: Callable[[], str]) -> Encoding:
         """Return the vocabulary that was asked for; only one to learn needs the text."""
-        name = self.encoding or default
+        name = default if self.encoding is None else self.encoding
+        if isinstance(name, Encoding):
+            return name
         if name == "bpe":
             return tokenizer.train_bpe(text(), self.vocab_size, [tokenizer.END_OF_TEXT])
         return tokenizer.gpt2() if name == "gpt2" else tokenizer.stories()

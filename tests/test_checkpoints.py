@@ -426,6 +426,7 @@ def misnamed(tensors):
 
 
 WEIGHTS, OPTIMIZER, REST = "weights.safetensors", "optimizer.safetensors", "training.json"
+MOMENT = "final_norm.scale.exp_avg"
 DAMAGES = {
     "weights cut": (lambda p: cut(p / WEIGHTS), WEIGHTS, "is damaged: it has .* bytes, and"),
     "weights flipped": (lambda p: flip(p / WEIGHTS), WEIGHTS, "its SHA-256 is not that"),
@@ -439,7 +440,7 @@ DAMAGES = {
     "record a list": (lambda p: (p / REST).write_text("[]"), REST, "is not a checkpoint of gptlib"),
     "foreign": (lambda p: (p / REST).write_text('{"format": "pt"}'), REST, "not a checkpoint of"),
     "older": (lambda p: rewrite(p, version=0), REST, "has version 0 of the format"),
-    "newer": (lambda p: rewrite(p, version=2), REST, "has version 2 of the format"),
+    "newer": (lambda p: rewrite(p, version=3), REST, "has version 3 of the format"),
     "no history": (lambda p: rewrite(p, history=None), REST, 'it has no "history"'),
     "half a history": (lambda p: without(p, "history", "norms"), REST, "its history"),
     "no identity": (lambda p: without(p, "identity", "model"), REST, 'has no "model"'),
@@ -462,12 +463,12 @@ DAMAGES = {
     "another optimizer": (
         lambda p: replace_tensors(p, OPTIMIZER, misnamed),
         OPTIMIZER,
-        "is not an optimizer's state: it has 'extra'",
+        r"does not fit the model: it has 'extra', of shape \(2,\)",
     ),
     "another moment": (
-        lambda p: replace_tensors(p, OPTIMIZER, lambda t: t.update({"0.exp_avg": torch.ones(3)})),
+        lambda p: replace_tensors(p, OPTIMIZER, lambda t: t.update({MOMENT: torch.ones(3)})),
         OPTIMIZER,
-        "does not fit the model's parameter number 0",
+        rf"does not fit the model: it has '{MOMENT}', of shape \(3,\)",
     ),
 }
 

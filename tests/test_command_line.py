@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shlex
+import stat
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tiktoken import Encoding
 
-from gptlib import pretrained, sources, tokenizer
+from gptlib import devices, pretrained, runs, sources, tokenizer
 from gptlib.cli import count, generate, train
 from gptlib.cli import main as command_line
 from gptlib.cli.main import _parser, main
@@ -415,3 +419,176 @@ def test_a_reader_who_has_seen_enough_is_no_error() -> None:
     with subprocess.Popen(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         process.stdout.close()
         assert process.stderr.read() == b""
+
+
+# ---- prompts, models and runs, as they are given -------------------------------------------------
+
+
+class Piped(io.TextIOWrapper):
+    """Standard input that another program writes."""
+
+    def __init__(self, data: bytes, kind: int = stat.S_IFIFO) -> None:
+        super().__init__(io.BytesIO(data), encoding="utf-8")
+        self.kind = kind
+
+    def fileno(self) -> int:
+        return -self.kind
+
+
+@pytest.fixture
+def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    original = os.fstat
+
+    def fstat(number: int) -> object:
+        return original(number) if number >= 0 else SimpleNamespace(st_mode=-number)
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    return lambda *arguments: monkeypatch.setattr(sys, "stdin", Piped(*arguments))
+
+
+def test_a_prompt_is_read_from_standard_input_or_a_file(
+    piped: Callable[..., None], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = saved("some", 2_048)
+    expected = by_hand(model, tokenizer.stories(), "Eva\nwas é")
+    prompt = "Eva\nwas é\n".encode()
+    Path("begin.txt").write_bytes(prompt)
+    for given in (["-"], ["--file", "-"], ["--file", "begin.txt"]):
+        piped(prompt)
+        assert ended(capsys, "generate", *given, "--model", "some", *GREEDY) == (0, expected, "")
+    piped(prompt)
+    code, out, error = ended(capsys, "generate", "--model", "some", *GREEDY)
+    assert (code, out, error) == (0, expected, "reading the prompt from standard input\n")
+    piped(prompt, stat.S_IFCHR)  # a terminal: nobody waits for it
+    expected = by_hand(model, tokenizer.stories(), "")
+    assert ended(capsys, "generate", "--model", "some", *GREEDY) == (0, expected, "")
+    piped(b"not read")
+    expected = by_hand(model, tokenizer.stories(), "Eva")
+    assert ended(capsys, "generate", "Eva", "--model", "some", *GREEDY) == (0, expected, "")
+
+
+def test_a_prompt_that_cannot_be_read_is_one_line(
+    piped: Callable[..., None],
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def said(*argv: str) -> str:
+        return failed(capsys, "generate", *argv).removeprefix("gptlib generate: ")
+
+    piped(b"caf\xe9!")
+    assert said("-") == "standard input is not UTF-8: invalid continuation byte at byte 3\n"
+    piped(b"a" * (2**24 + 1))
+    assert said("-") == "standard input is longer than 16,777,216 bytes, and no prompt\n"
+    monkeypatch.setattr(sys, "stdin", None)
+    assert said("-") == "there is no standard input to read the prompt from: it is closed\n"
+    assert said("--file", "none.txt") == "there is no file none.txt\n"
+    assert said("a", "--file", "b") == "give a prompt, or --file to read it, and not both\n"
+
+
+def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
+    saved("some", 2_048)
+    message = failed(capsys, "generate", "--model", "some", "--device", "hpu")
+    assert message.startswith("gptlib generate: device must be one that PyTorch has here, such as ")
+    code, _, error = ended(capsys, "generate", "--model", "some", "--device", "cpu", *GREEDY)
+    assert (code, error) == (0, "")
+    assert failed(capsys, "generate", "--model", "").startswith("gptlib generate: a model has a na")
+
+
+def small_run(capsys: pytest.CaptureFixture[str], *options: str) -> str:
+    """Train a tiny model of a file; return what was said."""
+    Path("t.txt").write_text(SMALL_TEXT)
+    argv = ["train", *TINY, "--data", "t.txt", "--encoding", "stories", "--context-length", "16"]
+    code, _, error = ended(capsys, *argv, "--every", "2", *options)
+    assert code == 0, error
+    return error
+
+
+def test_a_checkpoint_can_be_named_itself(capsys: pytest.CaptureFixture[str]) -> None:
+    small_run(capsys, "--steps", "2")
+    whole = ended(capsys, "generate", "The", "--model", "run", *GREEDY)
+    place = str(checkpoints.latest("run"))
+    assert ended(capsys, "generate", "The", "--model", place, *GREEDY) == whole
+    assert whole[0] == 0
+
+
+def test_a_finished_run_goes_on_with_more_steps(capsys: pytest.CaptureFixture[str]) -> None:
+    small_run(capsys, "--steps", "2")
+    said = small_run(capsys, "--steps", "4")
+    assert "going on from run" in said
+    assert "step 2:" not in said
+    assert "done after 4 steps" in said
+
+
+def test_a_model_is_tuned_from_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved("some", 2_048)
+    Path("t.txt").write_text(SMALL_TEXT)
+    argv = ["train", "--from", "some", "--data", "t.txt", "--steps", "1", "--batch-size", "2"]
+    assert ended(capsys, *argv, "--learning-rate", "0")[0] == 0
+    tuned = runs.trained(Path("run"))
+    assert tuned.config == model.config
+    ours = dict(tuned.named_parameters())
+    assert all(torch.equal(ours[name], p) for name, p in model.named_parameters())
+    kept = tokenizer.load("run/vocabulary.tiktoken")
+    assert tokenizer.token_bytes(kept) == tokenizer.token_bytes(tokenizer.stories())
+    record = checkpoints.read_record(checkpoints.latest("run"))["identity"]["training"]
+    assert record["learning_rate"] == 0
+    assert ended(capsys, *argv, "--folder", "other")[0] == 0
+    record = checkpoints.read_record(checkpoints.latest("other"))["identity"]["training"]
+    assert record["learning_rate"] == 1e-4
+
+    for option in (["--n-layers", "2"], ["--encoding", "bpe"], ["--size", "gpt2"]):
+        message = failed(capsys, *argv, *option)
+        assert message == (
+            f"gptlib train: {option[0]} is decided by the model of --from: leave it out\n"
+        )
+    message = failed(capsys, *argv, "--context-length", "17")
+    assert message == "gptlib train: --context-length is at most 16 for some, not 17\n"
+
+
+def test_a_folder_here_comes_before_a_known_model(capsys: pytest.CaptureFixture[str]) -> None:
+    model = saved("gpt2", 2_048)
+    code, out, error = ended(capsys, "generate", "One", "--model", "gpt2", *GREEDY)
+    assert (code, out) == (0, by_hand(model, tokenizer.stories(), "One"))
+    assert error == "gpt2 is the folder here, not the known model\n"
+    Path("mini").mkdir()
+    tokenizer.save(tokenizer.stories(), "mini/vocabulary.tiktoken")
+    code, _, error = ended(capsys, "generate", "--model", "mini")
+    assert code == 1
+    assert "gptlib generate: there is no checkpoint in mini yet: its training was" in error
+    Path("mini/vocabulary.tiktoken").unlink()
+    Path("mini/model.safetensors").write_bytes(b"half")
+    code, _, error = ended(capsys, "generate", "--model", "mini")
+    assert code == 1
+    assert "mini/model.safetensors is not a whole .safetensors file" in error.replace(os.sep, "/")
+
+
+@pytest.mark.asset
+def test_a_folder_with_other_things_is_no_model(capsys: pytest.CaptureFixture[str]) -> None:
+    Path("mini").mkdir()
+    Path("mini/notes.txt").write_text("of mine")
+    assert ended(capsys, "generate", "One", "--max-new-tokens", "1")[::2] == (0, "")
+
+
+def test_a_model_that_no_memory_holds_is_refused_first(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = failed(capsys, "train", "--size", "gpt3", "--device", "cpu")
+    assert message.startswith(
+        "gptlib train: training gpt3 takes 2.5 TiB for weights, gradients and"
+    )
+    assert ", and cpu has " in message
+    assert list(folder.iterdir()) == []
+    monkeypatch.setattr(devices, "memory", lambda device: None)  # nothing says how much there is
+    assert " for weights, gradients and moments" in small_run(capsys, "--steps", "1")
+
+
+def test_memory_is_that_of_the_machine_or_the_container(monkeypatch: pytest.MonkeyPatch) -> None:
+    cpu = torch.device("cpu")
+    whole = devices.memory(cpu)
+    assert whole is None or 2**28 < whole < 2**60
+    if whole is not None:
+        monkeypatch.setattr(Path, "read_text", lambda self, encoding: "1048576\n")
+        assert devices.memory(cpu) == 2**20
+        monkeypatch.setattr(Path, "read_text", lambda self, encoding: "max\n")
+        assert devices.memory(cpu) >= whole
+    assert devices.memory(torch.device("meta")) is None

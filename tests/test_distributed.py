@@ -231,12 +231,18 @@ def test_without_torchrun_nothing_is_joined(monkeypatch):
         pass
 
 
-@pytest.mark.parametrize(("has_cuda", "backend"), [(True, "nccl"), (False, "gloo")])
-def test_nccl_is_chosen_where_there_is_cuda(monkeypatch, has_cuda, backend):
-    calls = []
+@pytest.mark.parametrize(
+    ("n_gpus", "n_here", "backend"),
+    [(2, "2", "nccl"), (8, "2", "nccl"), (2, "", "nccl"), (1, "2", "gloo"), (0, "2", "gloo")],
+)
+def test_nccl_is_chosen_where_each_process_has_a_gpu(monkeypatch, n_gpus, n_here, backend):
+    """Two processes on a machine with one GPU, as most have, compute on the CPU."""
+    calls, has_cuda = [], backend == "nccl"
     monkeypatch.setenv("RANK", "5")
     monkeypatch.setenv("LOCAL_RANK", "1")
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: has_cuda)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", n_here)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: n_gpus > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
     monkeypatch.setattr(torch.cuda, "set_device", calls.append)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: calls[0])
     monkeypatch.setattr(dist, "is_nccl_available", lambda: True)
@@ -329,6 +335,36 @@ def test_what_four_wrote_opens_in_one_ordinary_process(written_by_four, sharding
     assert not model.training
     again = pretrained.load(pretrained.save(model, tmp_path))
     assert torch.equal(again.token_embedding.weight, model.token_embedding.weight)
+
+
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+def test_what_four_wrote_is_gone_on_from_in_one_ordinary_process(
+    written_by_four, sharding, tmp_path
+):
+    shutil.copytree(written_by_four[sharding], tmp_path, dirs_exist_ok=True)
+    model, rest = gpt(seed=7), {"progress": False, "held_out": held_out(), "folder": tmp_path}
+    history = training.train(model, Random(), config(), **rest)
+    assert_the_same_as_alone([(history, {n: p.detach() for n, p in model.named_parameters()})])
+    assert (checkpoints.latest(tmp_path) / "weights.safetensors").exists()
+
+
+@pytest.mark.parametrize(("world", "sharding"), [(1, "ddp"), (2, "ddp"), (2, "fsdp"), (4, "fsdp")])
+def test_what_one_ordinary_process_wrote_is_gone_on_from(ranks, world, sharding, tmp_path):
+    rest = {"progress": False, "held_out": held_out(), "folder": tmp_path}
+    with pytest.raises(HaltError):
+        training.train(gpt(), Random(halt_at=2), config(), **rest)
+    outcomes = together(ranks, world, sharding=sharding, held_out=held_out(), folder=tmp_path)
+    assert_the_same_as_alone(outcomes)
+    assert checkpoints.is_sharded(checkpoints.latest(tmp_path))
+
+
+def test_what_one_process_wrote_and_was_damaged_is_refused_by_all(ranks, tmp_path):
+    with pytest.raises(HaltError):
+        training.train(gpt(), Random(halt_at=2), config(), folder=tmp_path, progress=False)
+    optimizer = checkpoints.latest(tmp_path) / "optimizer.safetensors"
+    optimizer.write_bytes(optimizer.read_bytes()[:-1])
+    with pytest.raises(CheckpointError, match=r"optimizer.safetensors is damaged: it has"):
+        together(ranks, 2, folder=tmp_path)
 
 
 def test_a_checkpoint_that_is_not_whole_is_refused(ranks, written_by_four, tmp_path):

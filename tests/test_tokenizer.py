@@ -292,10 +292,19 @@ def test_two_forms_of_the_pattern_find_the_same_pieces():
     compare()
 
 
-def test_a_text_that_ends_in_a_million_blanks_is_encoded():
-    text = "a" + " " * 1_200_000
+@pytest.mark.parametrize("end", ["", "x", "1", ".", "'s", "\nx"])
+@pytest.mark.parametrize("blank", [" ", "\n", "\u3000"])
+def test_a_text_with_a_million_blanks_is_encoded(blank, end):
+    text = f"a{blank * 1_200_000}{end}"
     encoding = train_bpe("ab", 257)
-    assert encoding.decode(encoding.encode(text)) == text
+    assert encoding.decode(encoding.encode_ordinary(text)) == text
+
+
+@pytest.mark.parametrize("n", [1, 2, 1_023, 1_024, 1_025, 2_048, 2_049, 3_000])
+@pytest.mark.parametrize("end", ["", "x", "7", "!", "\n", "\u3000x"])
+def test_long_white_space_has_the_pieces_of_gpt2(n, end):
+    for text in (f"a{' ' * n}{end}", f"{chr(9) * n}{end}", f"a{' ' * (n - 1)}{chr(10)}{end}"):
+        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer._TIKTOKEN_PATTERN, text)
 
 
 ERRORS = [

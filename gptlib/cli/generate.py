@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from typing import TYPE_CHECKING
 
+from gptlib.cli.prompt import add_prompt, prompt
 from gptlib.cli.size import seed
 
 # What takes long to import is imported where it is used, so that --help comes at once.
@@ -23,18 +25,22 @@ examples:
   python -m gptlib generate --seed 7 --number 3                   three texts, the same each time
   python -m gptlib generate "ROMEO:" --model my-run               a model that you have trained
   python -m gptlib generate "My name is" --model gpt2             OpenAI's; downloaded once
+  python -m gptlib generate --file begin.txt                      a prompt that is in a file
+  echo "Once" | python -m gptlib generate -                       one from another program
 
-A model is mini; gpt2, gpt2-medium, gpt2-large or gpt2-xl, of OpenAI; the folder of a training; a
-folder with config.json and model.safetensors; a .safetensors file; or OWNER/NAME, another GPT-2 on
-the Hugging Face hub. Its vocabulary is the one that lies beside it (vocabulary.tiktoken), or else
-the one that has as many entries as the model, of GPT-2 and the stories."""
+A model is mini; gpt2, gpt2-medium, gpt2-large or gpt2-xl, of OpenAI; the folder of a training, or
+of one of its checkpoints; a folder with config.json and model.safetensors; a .safetensors file; or
+OWNER/NAME, another GPT-2 on the Hugging Face hub. A folder here comes before a model of its name.
+Its vocabulary is the one that lies beside it (vocabulary.tiktoken), or else the one that has as
+many entries as the model, of GPT-2 and the stories."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
     add = command.add_argument
-    add("prompt", nargs="?", help="how the text begins (default: the model begins)")
+    add_prompt(command)
     add("--model", default="mini", help="a name, a folder or a file: see below")
+    add("--device", default="cpu", help="where to compute: cpu, cuda, ...")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="how its numbers are kept in memory")
     add("--max-new-tokens", type=int, default=300, metavar="N", help="the most tokens to write")
     add("--temperature", type=float, default=0.8, help="0 is certain, 1 the model's own chances")
@@ -50,19 +56,22 @@ def run(args: argparse.Namespace) -> int:
 
     from gptlib import runs
 
-    model, encoding = runs.load(args.model, getattr(torch, args.dtype))
-    generator = torch.Generator()
+    if args.number < 1:
+        raise ValueError(f"--number must be at least 1, not {args.number}")
+    begins = prompt(args)
+    if runs.is_here(args.model):
+        print(f"{args.model} is the folder here, not the known model", file=sys.stderr)
+    model, encoding = runs.load(args.model, getattr(torch, args.dtype), args.device)
+    generator = torch.Generator(args.device)
     if args.seed is None:
         generator.seed()
     else:
         generator.manual_seed(args.seed)
-    if args.number < 1:
-        raise ValueError(f"--number must be at least 1, not {args.number}")
     sampling = {"temperature": args.temperature, "top_k": args.top_k, "top_p": args.top_p}
     for number in range(args.number):
         if number:
             print("\n---\n")
-        write_out(model, encoding, args.prompt or "", args.max_new_tokens, generator, sampling)
+        write_out(model, encoding, begins, args.max_new_tokens, generator, sampling)
     return 0
 
 

@@ -15,7 +15,7 @@ from gptlib import accounting
 from gptlib.cli import ending, processes
 from gptlib.cli.generate import write_out
 from gptlib.cli.size import add_size, seed, sized
-from gptlib.config import FAMILY
+from gptlib.config import FAMILY, GPTConfig
 
 # What takes long to import is imported where it is used, so that --help comes at once.
 if TYPE_CHECKING:
@@ -33,9 +33,11 @@ examples:
   python -m gptlib train --folder my-run
   python -m gptlib train --folder verse --data tiny-shakespeare --steps 2000
   python -m gptlib train --folder mine --data notes.txt --emb-dim 128 --n-layers 2 --n-heads 4
+  python -m gptlib train --folder tuned --data notes.txt --from gpt2     fine-tuning
 
 Stopped at any moment, with Ctrl-C or without, a training goes on from its last checkpoint when
-the same command is given again. The folder holds the checkpoint and the vocabulary.
+the same command is given again. The folder holds the checkpoint and the vocabulary. One that is
+finished goes on if it is given again with more --steps, then also with other --data and rates.
 
 On several GPUs, or processors, torchrun starts a process for each, and they train together:
   torchrun --nproc-per-node 2 -m gptlib train --folder my-run"""
@@ -43,23 +45,31 @@ On several GPUs, or processors, torchrun starts a process for each, and they tra
 
 def add(command: argparse.ArgumentParser) -> None:
     """Add the command's options."""
+    _add_text(command)
+    _add_model(command)
+    add = command.add_argument
+    add("--folder", default="run", help="where checkpoints and the vocabulary are kept")
+    add("--steps", type=int, default=1_000, help="how many steps to train")
+    add("--batch-size", type=int, default=16, metavar="N", help="rows in a step")
+    rate = "the highest one (default: 0.002, with --from 0.0001)"
+    add("--learning-rate", type=float, metavar="RATE", help=rate)
+    add("--seed", type=seed, default=0, metavar="N", help="of weights and batches")
+    add("--every", type=int, default=100, metavar="STEPS", help="measure and save this often")
+    add("--device", help="cpu, cuda, ... (default: cuda if there is one)")
+    sharding = "with torchrun: the whole model in each process, or a share (default: ddp)"
+    add("--sharding", choices=("ddp", "fsdp"), help=sharding)
+
+
+def _add_text(command: argparse.ArgumentParser) -> None:
+    """Add the options that say what to train on."""
     from gptlib.downloads.texts import TEXTS
 
     add = command.add_argument
     names = ", ".join(sorted(TEXTS))
     add("--data", default="stories", help=f"stories, a text file, or a text to fetch: {names}")
     add("--or-stories", action="store_true", help="take stories if the text cannot be fetched")
-    add("--folder", default="run", help="where checkpoints and the vocabulary are kept")
-    add("--steps", type=int, default=1_000, help="how many steps to train")
-    add("--batch-size", type=int, default=16, metavar="N", help="rows in a step")
-    add("--learning-rate", type=float, default=2e-3, metavar="RATE", help="the highest one")
-    add(
-        "--seed",
-        type=seed,
-        default=0,
-        metavar="N",
-        help="of weights and batches",
-    )
+    share = "of a text, not trained on (default: 0.1)"
+    add("--held-out", type=float, metavar="SHARE", help=share)
     add(
         "--encoding",
         choices=("stories", "gpt2", "bpe"),
@@ -67,20 +77,14 @@ def add(command: argparse.ArgumentParser) -> None:
         "(default: stories for stories, bpe for another text)",
     )
     add("--vocab-size", type=int, metavar="N", help="entries to learn for bpe (default: 2048)")
-    add(
-        "--held-out",
-        type=float,
-        metavar="SHARE",
-        help="of a text, not trained on (default: 0.1)",
-    )
-    add("--every", type=int, default=100, metavar="STEPS", help="measure and save this often")
-    add("--device", help="cpu, cuda, ... (default: cuda if there is one)")
-    add(
-        "--sharding",
-        choices=("ddp", "fsdp"),
-        help="with torchrun: the whole model in each process, or a share (default: ddp)",
-    )
-    add("--size", default="mini", choices=sorted(FAMILY), metavar="NAME", help="as in 'count'")
+
+
+def _add_model(command: argparse.ArgumentParser) -> None:
+    """Add the options that say which model to train."""
+    add = command.add_argument
+    start = "begin with its weights and vocabulary: as --model of 'generate'"
+    add("--from", dest="start", metavar="MODEL", help=start)
+    add("--size", choices=sorted(FAMILY), metavar="NAME", help="as in 'count' (default: mini)")
     add_size(command)
     add("--drop-rate", type=float, metavar="P", help="of dropout, instead of the size's own")
 
@@ -110,11 +114,19 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+_OF_ITS_MODEL = ("size", "emb_dim", "n_heads", "n_layers", "drop_rate", "encoding", "vocab_size")
+
+
 def _require_sense(args: argparse.Namespace) -> None:
     """Refuse, before any work, options that cannot be followed, and those that change nothing."""
     if not args.folder:
         raise ValueError("--folder must name a folder, not ''")
-    sized(args.size, args)
+    sized(args.size or "mini", args)
+    if args.start is not None:
+        for name in _OF_ITS_MODEL:
+            if getattr(args, name) is not None:
+                option = name.replace("_", "-")
+                raise ValueError(f"--{option} is decided by the model of --from: leave it out")
     encoding = args.encoding or ("stories" if args.data == "stories" else "bpe")
     if args.vocab_size is not None and encoding != "bpe":
         raise ValueError(
@@ -131,10 +143,14 @@ def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding,
     from gptlib.training import checkpoints
 
     schedule = _schedule(args)
-    with _training(args) as train:
-        device = _device(args)
-        encoding, batches, held_out = _source(args)
-        model = _model(args, encoding).to(device)
+    with _training(args) as (train, device):
+        first, known = _start(args)
+        config = first.config if first else sized(args.size or "mini", args)
+        _require_memory(config, args, device)
+        encoding, batches, held_out = _source(args, config.context_length, known)
+        model = first or _model(args, encoding)
+        if processes.rank() is None:
+            model.to(device)
         if speaks:
             runs.keep_vocabulary(encoding, Path(args.folder))
             _introduce(model, args)
@@ -155,30 +171,31 @@ def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding,
 
 
 @contextmanager
-def _training(args: argparse.Namespace) -> Iterator[Callable[..., History]]:
-    """Yield what trains, on this process alone or, joined, on all that torchrun started."""
+def _training(args: argparse.Namespace) -> Iterator[tuple[Callable[..., History], torch.device]]:
+    """Yield what trains, and where: this process alone or, joined, all that torchrun started."""
     from gptlib.training import train
 
     if processes.rank() is None:
         if args.sharding:
             raise ValueError("--sharding is for several processes: start them with torchrun")
-        yield train
+        yield train, _device(args)
         return
     from gptlib.training.distributed import joined, train_distributed
 
-    if args.device:
+    if args.device is not None:
         raise ValueError("--device is not for several processes: each takes its own GPU, if any")
-    args.device = "cpu"  # the model is made there, and each process takes what it needs
-    with joined():
-        yield partial(train_distributed, sharding=args.sharding or "ddp")
+    with joined() as device:  # the model is made on the CPU, and each takes what it needs
+        yield partial(train_distributed, sharding=args.sharding or "ddp"), device
 
 
 def _schedule(args: argparse.Namespace) -> TrainingConfig:
     from gptlib.training import TrainingConfig
 
+    usual = 2e-3 if args.start is None else 1e-4  # what is known is not to be lost at once
+    rate = usual if args.learning_rate is None else args.learning_rate
     return TrainingConfig(
         steps=args.steps,
-        learning_rate=args.learning_rate,
+        learning_rate=rate,
         warmup_steps=min(100, args.steps // 10),
         evaluate_every=args.every,
         save_every=args.every,
@@ -186,15 +203,29 @@ def _schedule(args: argparse.Namespace) -> TrainingConfig:
     )
 
 
-def _source(args: argparse.Namespace) -> Source:
+def _start(args: argparse.Namespace) -> tuple[GPT | None, Encoding | None]:
+    """Return the model to begin with, and its vocabulary, if one is named."""
+    if args.start is None:
+        return None, None
+    import torch
+
+    from gptlib import runs
+
+    model, encoding = runs.load(args.start, torch.float32)
+    most, length = model.config.context_length, args.context_length
+    if length is not None and length > most:
+        raise ValueError(f"--context-length is at most {most:,} for {args.start}, not {length:,}")
+    return model, encoding
+
+
+def _source(args: argparse.Namespace, own_length: int, known: Encoding | None) -> Source:
     """Return the vocabulary, what to train on, and what to measure the loss on."""
     from gptlib import sources
     from gptlib.downloads.texts import FetchError
 
-    own = FAMILY[args.size].context_length
-    length = own if args.context_length is None else args.context_length
+    length = own_length if args.context_length is None else args.context_length
     vocab_size = 2_048 if args.vocab_size is None else args.vocab_size
-    cut = sources.Cut(args.batch_size, length, args.seed, args.encoding, vocab_size)
+    cut = sources.Cut(args.batch_size, length, args.seed, known or args.encoding, vocab_size)
     try:
         path = sources.find(args.data)
     except FetchError as error:
@@ -218,12 +249,30 @@ def _device(args: argparse.Namespace) -> torch.device:
     return devices.require(chosen)
 
 
+def _require_memory(config: GPTConfig, args: argparse.Namespace, device: torch.device) -> None:
+    """Refuse a model that cannot be trained here: the system would end the program, silently."""
+    from gptlib import devices
+
+    held = sum(accounting.training_bytes(config).values())
+    if args.sharding == "fsdp":
+        held //= processes.number("WORLD_SIZE")
+    if device.type == "cpu" and processes.rank() is not None:
+        held *= processes.number("LOCAL_WORLD_SIZE")
+    there = devices.memory(device)
+    if there is not None and held > there:
+        raise ValueError(
+            f"training {args.size or 'this model'} takes {accounting.format_bytes(held)} for "
+            f"weights, gradients and AdamW's moments, and {device} has "
+            f"{accounting.format_bytes(there)}: take a smaller --size"
+        )
+
+
 def _model(args: argparse.Namespace, encoding: Encoding) -> GPT:
     import torch
 
     from gptlib.model import GPT
 
-    config = sized(args.size, args, encoding.n_vocab)
+    config = sized(args.size or "mini", args, encoding.n_vocab)
     return GPT(config, torch.Generator().manual_seed(args.seed))
 
 
@@ -233,13 +282,15 @@ def _introduce(model: GPT, args: argparse.Namespace) -> None:
 
     checkpoint = checkpoints.latest(args.folder)
     count = accounting.format_count(accounting.total(model.config))
+    memory = accounting.format_bytes(sum(accounting.training_bytes(model.config).values()))
     place = f"on {next(model.parameters()).device}"
     if processes.rank() is not None:
         place = f"in {processes.number('WORLD_SIZE')} processes"
     going_on = f"going on from {checkpoint}, " if checkpoint else ""
     print(
         f"{count} parameters {place}, {args.steps:,} steps of {args.batch_size:,} rows from "
-        f"{args.data}; {going_on}saved in {args.folder} every {args.every:,} steps",
+        f"{args.data}; {going_on}saved in {args.folder} every {args.every:,} steps; "
+        f"{memory} for weights, gradients and moments",
         file=sys.stderr,
     )
 

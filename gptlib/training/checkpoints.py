@@ -16,10 +16,11 @@ import re
 import secrets
 import shutil
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import torch
 from filelock import FileLock, Timeout
@@ -28,10 +29,15 @@ from safetensors.torch import load as tensors_of
 from safetensors.torch import save as bytes_of
 from torch import Tensor, nn
 
+from gptlib import accounting
+from gptlib.config import GPTConfig
 from gptlib.history import History
 
 FORMAT = "gptlib checkpoint"
-VERSION = 1
+VERSION = 2  #: what is written; version 1 knew the optimizer's state by numbers, and is read too
+_READABLE = (1, VERSION)
+
+_T = TypeVar("_T")
 
 _WEIGHTS, _OPTIMIZER, _REST = "weights.safetensors", "optimizer.safetensors", "training.json"
 _PREFIX, _UNFINISHED = "step-", ".saving-"
@@ -135,8 +141,31 @@ def latest(folder: str | Path | None) -> Path | None:
 
 def finished(folder: Path) -> list[Path]:
     """Return the whole checkpoints in a run's folder, the newest last."""
-    name = re.compile(rf"{_PREFIX}\d{{8,}}\+*")
-    return sorted(p for p in folder.glob(f"{_PREFIX}*") if name.fullmatch(p.name) and p.is_dir())
+    return sorted(place for place in folder.glob(f"{_PREFIX}*") if is_checkpoint(place))
+
+
+def is_checkpoint(place: Path) -> bool:
+    """Say whether this is the folder of a checkpoint, and not that of a run."""
+    return re.fullmatch(rf"{_PREFIX}\d{{8,}}\+*", place.name) is not None and place.is_dir()
+
+
+def is_sharded(place: Path) -> bool:
+    """Say whether several processes wrote a checkpoint: see :mod:`gptlib.training.sharded`."""
+    return (place / ".metadata").exists()
+
+
+def reading(place: str | Path, read: Callable[[Path], _T]) -> _T:
+    """Return what ``read`` makes of a checkpoint: of ``place``, or the newest in a run's folder.
+
+    A training that goes on meanwhile removes it once a newer one is saved: then that is read.
+    """
+    while True:
+        whole = latest(place) or Path(place)
+        try:
+            return read(whole)
+        except (CheckpointError, OSError):
+            if latest(place) in (None, whole):
+                raise
 
 
 def resume(run: Run, folder: str | Path) -> History:
@@ -146,20 +175,55 @@ def resume(run: Run, folder: str | Path) -> History:
     :class:`CheckpointError` if the checkpoint is damaged, of another version or of another run;
     the run is left as it was.
     """
-    identity, place = run.identity(), latest(folder)
+    place = latest(folder)
     if place is None:
         return History()
     record = read_record(place)
-    require_same(identity, record["identity"], place)
-    history = read_history(record, place)
-    weights = read_tensors(place, _WEIGHTS, record)
-    state = _unflatten(read_tensors(place, _OPTIMIZER, record), place / _OPTIMIZER)
-    _require_fit(run.model, weights, place / _WEIGHTS)
-    _require_state(run.optimizer, state, place / _OPTIMIZER)
+    history = continued(run, record, place)
+    weights, state = contents(run, record, place)
     groups = run.optimizer.state_dict()["param_groups"]
-    run.optimizer.load_state_dict({"state": state, "param_groups": groups})
+    numbered = dict(enumerate(map(state.get, _names(run))))
+    known = {number: tensors for number, tensors in numbered.items() if tensors}
+    run.optimizer.load_state_dict({"state": known, "param_groups": groups})
     put_weights(run.model, weights, place / _WEIGHTS)
     return history
+
+
+def continued(run: Run, record: Mapping[str, Any], place: Path) -> History:
+    """Return the history of a checkpoint; raise :class:`CheckpointError` if it is another run's.
+
+    A training that is finished goes on if more steps are asked for. Then only the model must be the
+    same: on what it goes on, and at which rates, is decided anew.
+    """
+    ours, theirs = run.identity(), record["identity"]
+    history = read_history(record, place)
+    if isinstance(theirs.get("training"), dict):
+        done, wanted = theirs["training"].get("steps"), ours.get("training", {}).get("steps", 0)
+        if done == history.steps < wanted:
+            ours = {"model": ours["model"]}
+    require_same(ours, theirs, place)
+    return history
+
+
+def contents(
+    run: Run, record: Mapping[str, Any], place: Path
+) -> tuple[dict[str, Tensor], dict[str, dict[str, Tensor]]]:
+    """Return a checkpoint's weights and its optimizer's state by parameters, all of which fit."""
+    weights = read_tensors(place, _WEIGHTS, record)
+    _require_fit(run.model, weights, place / _WEIGHTS)
+    state: dict[str, dict[str, Tensor]] = {}
+    names, shapes = _names(run), {name: tensor.shape for name, tensor in weights.items()}
+    numbers = {str(number): name for number, name in enumerate(names)}
+    for key, tensor in read_tensors(place, _OPTIMIZER, record).items():
+        name, _, kind = key.rpartition(".")
+        name = numbers.get(name, "") if record["version"] == 1 else name
+        if name not in names or (tensor.ndim and tensor.shape != shapes[name]):
+            raise CheckpointError(
+                f"{place / _OPTIMIZER} does not fit the model: it has {key!r}, of shape "
+                f"{tuple(tensor.shape)}"
+            )
+        state.setdefault(name, {})[kind] = tensor
+    return weights, state
 
 
 def load_weights(model: nn.Module, place: str | Path) -> History:
@@ -167,11 +231,38 @@ def load_weights(model: nn.Module, place: str | Path) -> History:
 
     ``place`` is the checkpoint's own folder, or the run's: then it is the newest one in there.
     """
-    place = latest(place) or Path(place)
+    return reading(place, lambda whole: _load_weights(model, whole))
+
+
+def _load_weights(model: nn.Module, place: Path) -> History:
     record = read_record(place)
     history = read_history(record, place)
     put_weights(model, read_tensors(place, _WEIGHTS, record), place / _WEIGHTS)
     return history
+
+
+def model_config(record: Mapping[str, Any], place: Path) -> GPTConfig:
+    """Return the shape of a checkpoint's model; :class:`CheckpointError` if it gives none."""
+    path = place / _REST
+    shape = record["identity"].get("model")
+    found = {**shape} if isinstance(shape, dict) else {}
+    found.pop("frozen", None)  # it says what was trained of the model, and not what it is
+    wanted = [field.name for field in fields(GPTConfig)]
+    for name in (*wanted, *found):
+        if name not in found or name not in wanted:
+            what = "is unknown here" if name in found else "is missing"
+            raise CheckpointError(f'{path} does not describe a GPT: {name} {what} in its "model"')
+    try:
+        config = GPTConfig(**found)
+    except ValueError as error:
+        raise CheckpointError(f"{path} does not describe a GPT: {error}") from None
+    n_bytes = sum(file.stat().st_size for file in place.iterdir())
+    if 2 * accounting.total(config) > n_bytes:  # to build it could take for ever
+        raise CheckpointError(
+            f"{path} describes a GPT of {accounting.total(config):,} parameters, for which its "
+            f"files, of {n_bytes:,} bytes, are too small"
+        )
+    return config
 
 
 def read_record(place: Path, kind: str = FORMAT) -> dict[str, Any]:
@@ -184,7 +275,7 @@ def read_record(place: Path, kind: str = FORMAT) -> dict[str, Any]:
         found = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise CheckpointError(f"{path} is missing: this is not a whole checkpoint") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} is damaged: it is not JSON ({error})") from None
     record: dict[str, Any] = found if isinstance(found, dict) else {}
     if record.get("format") != kind:
@@ -192,7 +283,7 @@ def read_record(place: Path, kind: str = FORMAT) -> dict[str, Any]:
             f'{path} is not a checkpoint of gptlib that can be read here: its "format" is '
             f"{record.get('format')!r}, not {kind!r}"
         )
-    if record.get("version") != VERSION:
+    if record.get("version") not in _READABLE:
         raise CheckpointError(
             f"{path} has version {record.get('version')!r} of the format, and this gptlib reads "
             f"version {VERSION}"
@@ -243,7 +334,7 @@ def _write(run: Run, history: History, place: Path) -> None:
     weights = {n: p.detach().contiguous() for n, p in named_parameters(run.model).items()}
     contents = {
         _WEIGHTS: bytes_of(weights),
-        _OPTIMIZER: bytes_of(_flatten(run.optimizer.state_dict()["state"])),
+        _OPTIMIZER: bytes_of(_state(run)),
     }
     for name, data in contents.items():
         _write_file(place / name, data)
@@ -280,7 +371,7 @@ def read_history(record: Mapping[str, Any], place: Path) -> History:
     """Return the history in a checkpoint's record, or raise :class:`CheckpointError`."""
     try:
         return History.from_json(record["history"])
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise CheckpointError(f"{place / _REST} is damaged: its history ({error!r})") from None
 
 
@@ -308,37 +399,27 @@ def _require_fit(model: nn.Module, weights: Mapping[str, Tensor], path: Path) ->
             raise CheckpointError(f"{path} has {theirs} for {name}, where the model has {ours}")
 
 
-def _require_state(
-    optimizer: torch.optim.Optimizer, state: Mapping[int, Mapping[str, Tensor]], path: Path
-) -> None:
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    shapes = dict(enumerate(p.shape for p in parameters))
-    for number, tensors in state.items():
-        if any(t.ndim and t.shape != shapes.get(number) for t in tensors.values()):
-            raise CheckpointError(f"{path} does not fit the model's parameter number {number}")
-
-
 def named_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters by name; what ``torch.compile(model)`` returns puts a prefix there."""
     return {n.removeprefix("_orig_mod."): p for n, p in model.named_parameters()}
 
 
-def _flatten(state: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Tensor]:
+def _names(run: Run) -> list[str]:
+    """Return the names of the parameters that the optimizer changes, in its order."""
+    names = {parameter: name for name, parameter in named_parameters(run.model).items()}
+    return [
+        names[parameter] for group in run.optimizer.param_groups for parameter in group["params"]
+    ]
+
+
+def _state(run: Run) -> dict[str, Tensor]:
+    """Return the optimizer's state by the names of the parameters, which no order can mix up."""
+    numbered = run.optimizer.state_dict()["state"]
     return {
-        f"{number}.{name}": tensor.contiguous()
-        for number, tensors in state.items()
-        for name, tensor in tensors.items()
+        f"{name}.{kind}": tensor.contiguous()
+        for number, name in enumerate(_names(run))
+        for kind, tensor in numbered.get(number, {}).items()
     }
-
-
-def _unflatten(tensors: Mapping[str, Tensor], path: Path) -> dict[int, dict[str, Tensor]]:
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, tensor in tensors.items():
-        number, _, name = key.partition(".")
-        if not number.isdecimal() or not name:
-            raise CheckpointError(f"{path} is not an optimizer's state: it has {key!r}")
-        state.setdefault(int(number), {})[name] = tensor
-    return state
 
 
 def _sync_folder(folder: Path) -> None:

@@ -52,14 +52,20 @@ def joined() -> Iterator[torch.device]:
     """Join the processes that torchrun started, and leave them at the end; yield the device.
 
     With CUDA each process has the GPU of its number on its machine, and they exchange through
-    NCCL; without, through Gloo. Raises ``ValueError`` in a process that torchrun did not start, and
-    where it could not start the processes again.
+    NCCL. Where there are fewer GPUs than processes, or none, all compute on the CPU, and exchange
+    through Gloo: NCCL refuses two processes on one GPU.
+
+    Raises ``ValueError`` in a process that torchrun did not start, and where it could not start the
+    processes again.
     """
     if not os.environ.get("RANK") or not os.environ.get("LOCAL_RANK"):
         raise ValueError("start it with torchrun, as in: torchrun --nproc-per-node 2 script.py")
-    has_cuda = torch.cuda.is_available() and dist.is_nccl_available()
+    number = int(os.environ["LOCAL_RANK"])
+    n_here = max(int(os.environ.get("LOCAL_WORLD_SIZE") or 1), number + 1)
+    has_cuda = dist.is_nccl_available() and torch.cuda.is_available()
+    has_cuda = has_cuda and torch.cuda.device_count() >= n_here
     if has_cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(number)
     store, rank, world = _meeting_place()
     backend = "nccl" if has_cuda else "gloo"
     dist.init_process_group(backend, store=store, rank=rank, world_size=world)

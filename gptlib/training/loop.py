@@ -23,7 +23,7 @@ from tqdm import tqdm
 from gptlib.data import IGNORED, Batches
 from gptlib.history import History
 from gptlib.model import in_mode
-from gptlib.training import checkpoints
+from gptlib.training import checkpoints, resuming
 from gptlib.training.ctrl_c import CtrlC
 
 
@@ -240,7 +240,7 @@ def train(
     lay_by_rows(model)
     run = TrainingRun(model, adamw(model, config), config, batches, list(held_out), folder)
     with nullcontext() if folder is None else checkpoints.locked(folder):
-        history = History() if folder is None else checkpoints.resume(run, folder)
+        history = History() if folder is None else resuming.resume(run, folder)
         with CtrlC() as ctrl_c:
             take_steps(run, history, progress, on_evaluate, stops=lambda: ctrl_c.pressed)
     return history
@@ -267,8 +267,13 @@ class TrainingRun:
         """Return what must be equal for a run to go on from a checkpoint, in JSON's types."""
         if not self._identity:  # to describe a long stream takes a while, and it never changes
             shape = getattr(self.model, "config", None)
+            kind = {"kind": type(self.model).__name__}
+            model: dict[str, Any] = asdict(shape) if shape else kind
+            named = checkpoints.named_parameters(self.model).items()
+            if frozen := [name for name, parameter in named if not parameter.requires_grad]:
+                model["frozen"] = frozen
             identity = {
-                "model": asdict(shape) if shape else {"kind": type(self.model).__name__},
+                "model": model,
                 "training": {name: _plain(value) for name, value in asdict(self.config).items()},
                 "batches": self.batches.describe(),
             }

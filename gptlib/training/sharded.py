@@ -20,8 +20,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.checkpoint import state_dict_loader, state_dict_saver
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.tensor import DTensor
 
-from gptlib.config import GPTConfig
 from gptlib.history import History
 from gptlib.model import GPT
 from gptlib.training import checkpoints
@@ -65,17 +65,49 @@ def resume(run: Run, folder: str | Path) -> History:
     place = _on_first(lambda: checkpoints.latest(folder))
     if place is None:
         return History()
+    if not _on_first(lambda: checkpoints.is_sharded(place)):
+        return _resume_whole(run, place)
     record = _on_first(lambda: read_record(place))
-    checkpoints.require_same(run.identity(), record["identity"], place)
-    for group in run.optimizer.param_groups:
-        for parameter in group["params"]:  # zeros, as AdamW begins: a place for what is read
-            run.optimizer.state[parameter] = {
+    history = checkpoints.continued(run, record, place)
+    _begin(run.optimizer)
+    _read(_state(run), place)
+    return history
+
+
+def _resume_whole(run: Run, place: Path) -> History:
+    """Put a checkpoint that one process wrote into the run: each rank takes what it holds."""
+    record = _on_first(lambda: checkpoints.read_record(place))
+    history = checkpoints.continued(run, record, place)
+    _on_first(lambda: bool(checkpoints.contents(run, record, place)))  # all say what is wrong
+    weights, state = checkpoints.contents(run, record, place)
+    _begin(run.optimizer)
+    with torch.no_grad():
+        for name, parameter in checkpoints.named_parameters(run.model).items():
+            _copy(weights[name], parameter)
+            for kind, tensor in state.get(name, {}).items():
+                _copy(tensor, run.optimizer.state[parameter][kind])
+    return history
+
+
+def _copy(whole: Tensor, place: Tensor) -> None:
+    """Copy a tensor that all ranks have whole; where FSDP has cut the place, this rank's rows."""
+    if not isinstance(place, DTensor):
+        place.copy_(whole)
+        return
+    rank, rows = place.device_mesh.get_local_rank(), whole.chunk(place.device_mesh.size())
+    if rank < len(rows):  # the last ranks may have none
+        place.to_local().copy_(rows[rank])
+
+
+def _begin(optimizer: torch.optim.Optimizer) -> None:
+    """Give the optimizer the zeros that AdamW begins with: a place for what is read."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            optimizer.state[parameter] = {
                 "step": torch.zeros((), device=parameter.device),
                 "exp_avg": torch.zeros_like(parameter),
                 "exp_avg_sq": torch.zeros_like(parameter),
             }
-    _read(_state(run), place)
-    return checkpoints.read_history(record, place)
 
 
 def load(place: str | Path) -> GPT:
@@ -84,8 +116,11 @@ def load(place: str | Path) -> GPT:
     ``place`` is the checkpoint's own folder, or the run's: then it is the newest one in there.
     :func:`gptlib.pretrained.save` writes it as safetensors.
     """
-    place = checkpoints.latest(place) or Path(place)
-    model = GPT(GPTConfig(**read_record(place)["identity"]["model"]))
+    return checkpoints.reading(place, _load)
+
+
+def _load(place: Path) -> GPT:
+    model = GPT(checkpoints.model_config(read_record(place), place))
     named = checkpoints.named_parameters(model)
     _read({f"weights.{name}": parameter.detach() for name, parameter in named.items()}, place)
     return model.eval()
@@ -101,8 +136,9 @@ def read_record(place: Path) -> dict[str, Any]:
         file = place / name
         found = file.stat().st_size if file.exists() else 0
         if found != n_bytes:
+            written = f"{n_bytes:,}" if isinstance(n_bytes, int) else repr(n_bytes)
             raise CheckpointError(
-                f"{file} is damaged: it has {found:,} bytes, and {n_bytes:,} were written"
+                f"{file} is damaged: it has {found:,} bytes, and {written} were written"
             )
     return record
 
@@ -134,6 +170,8 @@ def _reasons(error: CheckpointException) -> str:
 
 def _on_first(action: Callable[[], _T]) -> _T:
     """Do something on rank 0, and return on all ranks what it returned, or raise what it raised."""
+    if not dist.is_initialized():  # one process alone goes on from what several wrote
+        return action()
     outcome: list[Any] = [None]
     if dist.get_rank() == 0:
         try:
