@@ -162,6 +162,7 @@ function start() {
     { rootMargin: "600px 0px" },
   );
   for (const place of places) observer.observe(place);
+  document.documentElement.dataset.gptlib = "started"; // the page looks whether it is
 }
 
 if (typeof document !== "undefined") start();
