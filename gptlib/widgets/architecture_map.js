@@ -13,8 +13,10 @@ import { familyOptions, modelChoice } from "./lib/settings.js";
 // ---------------------------------------------------------------------------------------------
 // What the map says
 
-/** A shape in numbers: one text, as long as the context allows.
- * @param {string[]} symbols @param {Config} config @returns {string} */
+/**
+ * A shape in numbers: one text, as long as the context allows.
+ * @param {string[]} symbols @param {Config} config @returns {string}
+ */
 export function numbers(symbols, { context_length: T, emb_dim: C, vocab_size: V }) {
   const sizes = /** @type {Record<string, number>} */ ({ B: 1, T, C, V });
   return tuple(symbols.map((symbol) => String(sizes[symbol] ?? symbol)));
@@ -27,7 +29,7 @@ const tuple = (items) => items.length === 1 ? `(${items[0]},)` : `(${items.join(
 const width = (config) => formatCount(config.emb_dim);
 
 /**
- * The blocks on the data's way: name in the library, title, kind, drawing, and the chapter's number.
+ * The blocks on the data's way: name in the library, title, kind, drawing, and number of a chapter.
  * @type {[string, string, string, string, number][]}
  */
 const ROWS = [
@@ -112,7 +114,7 @@ const FORMULAS = {
 };
 
 const WITHIN = ["B", "T", "C"]; // inside of the model, each position has its channels
-/** Elsewhere, what enters a block and what leaves it. @type {Record<string, [string[], string[]]>} */
+/** Elsewhere, what enters a block and leaves it. @type {Record<string, [string[], string[]]>} */
 const SHAPES = {
   tokenizer: [["text"], ["B", "T"]],
   token_embedding: [["B", "T"], WITHIN],
@@ -187,23 +189,15 @@ class State {
   close = () => this.model.off("change:chosen", this.follow);
 
   /** @returns {string} */
-  chosen() {
-    return this.model.get("chosen");
-  }
-
+  chosen = () => this.model.get("chosen");
   /** @returns {string[]} */
-  lit() {
-    return this.model.get("lit");
-  }
-
+  lit = () => this.model.get("lit");
   /** @returns {Config[]} */
-  family() {
-    return this.model.get("family");
-  }
+  family = () => this.model.get("family");
 
   config() {
-    const named = (/** @type {Config} */ { name }) => name === this.model.get("model");
-    return /** @type {Config} */ (this.family().find(named));
+    const named = this.family().find(({ name }) => name === this.model.get("model"));
+    return /** @type {Config} */ (named);
   }
 
   /** @param {string} name @returns {HTMLElement} */
@@ -294,7 +288,7 @@ function blockView(state, name) {
   const count = { ...parameters(state.config()), ...blockParameters(state.config()) }[name];
   const chosen = state.chosen() === name;
   return html`
-    <button type="button" class=${classes("am-block", lit && "am-lit", first && "am-first")}
+    <button type="button" class=${classes("tap am-block", lit && "am-lit", first && "am-first")}
       data-block=${name} data-kind=${kind} tabindex=${name === state.current ? 0 : -1}
       aria-pressed=${chosen} aria-current=${lit ? "location" : nothing}
       @click=${() => state.choose(chosen ? "" : name)}>
@@ -434,6 +428,4 @@ function modelView(config) {
   `;
 }
 
-const TRAITS = ["chosen", "model", "family", "lit"];
-
-export default define("am", TRAITS, (widget) => new State(widget));
+export default define("am", ["chosen", "model", "family", "lit"], (widget) => new State(widget));

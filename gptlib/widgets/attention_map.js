@@ -17,7 +17,7 @@ import {
   select,
   uniqueName,
 } from "./lib/kit.js";
-import { clamp, formatPower, plural, signed, sum } from "./lib/numbers.js";
+import { clamp, formatPower, plural, range, signed, sum } from "./lib/numbers.js";
 import { Reader } from "./lib/reader.js";
 import { moved, movedInGrid, withModifier } from "./lib/rove.js";
 import { heaviestOf, label, spoken } from "./lib/tokens.js";
@@ -46,9 +46,7 @@ const BEND = 0.5; // as in Python
 
 /**
  * Integers of some bits each, the highest bit first.
- * @param {Uint8Array} bytes
- * @param {number} bits at most 16
- * @param {number} count
+ * @param {Uint8Array} bytes @param {number} bits at most 16 @param {number} count
  * @returns {Uint16Array}
  */
 export function unpack(bytes, bits, count) {
@@ -69,10 +67,7 @@ export function unpack(bytes, bits, count) {
 
 /**
  * Maps as the engine answers to `scores`, of a text that is read in the page.
- * @param {Maps} before of the same model
- * @param {any} answer
- * @param {string} text
- * @returns {Maps}
+ * @param {Maps} before of the same model @param {any} answer @param {string} text @returns {Maps}
  */
 export function fromEngine({ layers, heads, channels }, { tokens, scores }, text) {
   return { text, tokens, layers, heads, channels, scores };
@@ -87,10 +82,8 @@ export function decode(maps) {
 
 /**
  * Scores that are not packed: nothing has to be decoded.
- * @param {Float32Array} scores (L, H, T, T), scaled
- * @param {number} size
- * @param {number} count of the heads
- * @returns {Codes}
+ * @param {Float32Array} scores (L, H, T, T), scaled @param {number} size
+ * @param {number} count of the heads @returns {Codes}
  */
 function codesOf(scores, size, count) {
   const cells = size * size;
@@ -106,10 +99,7 @@ function codesOf(scores, size, count) {
 
 /**
  * Scores as Python packs them, which says in words what each text holds.
- * @param {Packed} packed
- * @param {number} size
- * @param {number} count of the heads
- * @returns {Codes}
+ * @param {Packed} packed @param {number} size @param {number} count of the heads @returns {Codes}
  */
 function unpacked(packed, size, count) {
   const cells = (size * (size + 1)) / 2;
@@ -148,9 +138,7 @@ function unpacked(packed, size, count) {
 
 /**
  * Scaled scores and weights of one head; a weight beyond the diagonal is 0.
- * @param {Codes} codes
- * @param {number} index of the head, counted over all layers
- * @returns {Head}
+ * @param {Codes} codes @param {number} index of the head, counted over all layers @returns {Head}
  */
 export function headOf({ size, low, high, read }, index) {
   const { scaled, errors } = read(index);
@@ -166,9 +154,7 @@ export function headOf({ size, low, high, read }, index) {
 }
 
 /**
- * @param {Pick<Head, "weights">} head
- * @param {number} row
- * @param {number} size
+ * @param {Pick<Head, "weights">} head @param {number} row @param {number} size
  * @returns {number} most looked at
  */
 export function strongest({ weights }, row, size) {
@@ -179,8 +165,7 @@ export function strongest({ weights }, row, size) {
 /**
  * The decimals that a stored number deserves: none that its error could change by more than one.
  * @param {number} error at most, of the number
- * @param {number} largest magnitude of the numbers shown with it
- * @returns {number}
+ * @param {number} largest magnitude of the numbers shown with it @returns {number}
  */
 export function decimals(error, largest) {
   const sure = Math.floor(-Math.log10(2 * Math.max(error, 1e-9)));
@@ -207,12 +192,9 @@ export const heaviest = (labels, weights) => heaviestOf(labels, weights, 0.005);
 
 /** @param {number} n @returns {string} the cells above the diagonal, as a shape for CSS */
 export function stairs(n) {
-  const points = ["100% 0"];
-  for (let i = 0; i < n; i++) {
-    const x = (100 * (i + 1)) / n;
-    points.push(`${x}% ${(100 * i) / n}%`, `${x}% ${x}%`);
-  }
-  return `polygon(${points.join(",")})`;
+  const at = (/** @type {number} */ i) => `${(100 * i) / n}%`;
+  const steps = range(1, n, 1).map((i) => `${at(i)} ${at(i - 1)},${at(i)} ${at(i)}`);
+  return `polygon(100% 0,${steps.join(",")})`;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -238,25 +220,20 @@ function colorsOf(probe) {
 
 /** @param {number[][]} stops red, green and blue @returns {Uint32Array} SHADES pixels of them */
 function shades(stops) {
-  const pixels = new Uint8ClampedArray(4 * SHADES);
+  const pixels = new Uint8ClampedArray(4 * SHADES).fill(255);
   for (let i = 0; i < SHADES; i++) {
     const place = (i / (SHADES - 1)) * (stops.length - 1);
     const left = Math.min(Math.floor(place), stops.length - 2);
-    for (let part = 0; part < 3; part++) {
-      const [from, to] = [stops[left][part], stops[left + 1][part]];
-      pixels[4 * i + part] = from + (to - from) * (place - left);
-    }
-    pixels[4 * i + 3] = 255;
+    const [from, to] = [stops[left], stops[left + 1]];
+    pixels.set(from.map((part, k) => part + (to[k] - part) * (place - left)), 4 * i);
   }
   return new Uint32Array(pixels.buffer);
 }
 
 /**
  * A square of cells; what has no shade stays clear.
- * @param {number} n cells on a side
- * @param {number} scale pixels on a cell's side
- * @param {Uint32Array} palette
- * @param {(row: number, column: number) => number} shade from 0 to 1
+ * @param {number} n cells on a side @param {number} scale pixels on a cell's side
+ * @param {Uint32Array} palette @param {(row: number, column: number) => number} shade from 0 to 1
  */
 function square(n, scale, palette, shade) {
   const image = new ImageData(n * scale, n * scale);
@@ -272,9 +249,7 @@ function square(n, scale, palette, shade) {
 
 /**
  * All heads, small: a row for each layer.
- * @param {HTMLCanvasElement} canvas
- * @param {State["maps"]} maps
- * @param {Uint32Array} palette
+ * @param {HTMLCanvasElement} canvas @param {State["maps"]} maps @param {Uint32Array} palette
  */
 function drawHeads(canvas, { codes, size: n, layers, heads }, palette) {
   const scale = Math.ceil((layers * heads > 200 ? 24 : 64) / n); // sharp, not huge
@@ -291,8 +266,7 @@ function drawHeads(canvas, { codes, size: n, layers, heads }, palette) {
 
 /**
  * One head, large, in one of its steps; what no step has stays clear.
- * @param {State} state
- * @param {Uint32Array} palette
+ * @param {State} state @param {Uint32Array} palette
  */
 function picture(state, palette) {
   const { step, range: [low, high] } = state;
@@ -344,7 +318,7 @@ class State {
   /** @type {{ clientX: number, clientY: number } | null} */ pointer = null;
   /** Known once the widget stands in its page. @type {ReturnType<typeof colorsOf> | null} */
   colors = null;
-  /** Whose labels have their room. @type {State["maps"] | null} */ fitted = null;
+  /** Whose sizes the style sheet knows. @type {State["maps"] | null} */ fitted = null;
 
   /** @param {Widget} widget */
   constructor(widget) {
@@ -489,8 +463,8 @@ class State {
 
   // --- what the reader does -------------------------------------------------------------------
 
-  /** @param {number} row @param {number} column */
-  choose(row, column) {
+  /** @param {Cell} cell */
+  choose({ row, column }) {
     clearTimeout(this.resting);
     this.hovered = null;
     this.widget.save({ token: row, column });
@@ -544,10 +518,7 @@ class State {
     this.frame.ask();
   }
 
-  onClick = (/** @type {PointerEvent} */ event) => {
-    const { row, column } = this.cellAt(event);
-    this.choose(row, column);
-  };
+  onClick = (/** @type {PointerEvent} */ event) => this.choose(this.cellAt(event));
 
   onLeave = () => this.point(null);
 
@@ -558,7 +529,7 @@ class State {
       : movedInGrid(event.key, [chosen.row, chosen.column], [size, size]) ?? [];
     if (row === undefined || withModifier(event)) return;
     event.preventDefault();
-    this.choose(row, column);
+    this.choose({ row, column });
   };
 
   /** Pointed at, a token shows where it looks; in focus or clicked, it is chosen. */
@@ -568,7 +539,7 @@ class State {
     const row = Number(button.dataset.index);
     if (event.type === "pointerover") {
       this.hover({ row, column: strongest(this.shown, row, this.maps.size) });
-    } else if (row !== this.model.get("token") || this.hovered) this.choose(row, -1);
+    } else if (row !== this.model.get("token") || this.hovered) this.choose({ row, column: -1 });
   };
 
   onTokenKey = (/** @type {any} */ event) => {
@@ -596,22 +567,18 @@ class State {
   view() {
     this.follow();
     const { maps, shown, index, colors, numbered: { row, column }, reader } = this;
-    const flags = [maps.size <= 24 && "at-few", maps.codes.above && "at-full"];
+    const flags = [maps.size <= 24 && "at-few", reader.stale && "at-stale"];
     const numbers = guard([maps, shown, row, column], () => tableView(this));
-    return html`
-      <div class=${classes("layout at-layout", ...flags, reader.stale && "at-stale")}
-        style="--tokens: ${maps.size}; --layers: ${maps.layers}; --heads: ${maps.heads}">
-            ${headView(this)} ${reader.view()} ${stepsView(this)} ${figureView(this)}
-            ${maps.single ? nothing : guard([maps, index, colors], () => pickerView(this))}
-            ${lineView(this)}
-            <div class="gptlib-at-numbers" tabindex="0" role="region"
-              aria-label="Numbers of the chosen row">${numbers}</div>
-            <div class="gptlib-spoken" aria-live="polite">${this.said}</div>
-            <span class="gptlib-at-probe" aria-hidden="true">${[...SCALE, ...TINTS].map((color) =>
-              html`<i style="color: var(${color})"></i>`
-            )}</span>
-          </div>
-    `;
+    const probes = [...SCALE, ...TINTS].map((color) => html`<i style="color: var(${color})"></i>`);
+    return html`<div class=${classes("layout at-layout", ...flags)}>
+      ${headView(this)} ${reader.view()} ${stepsView(this)} ${figureView(this)}
+      ${maps.single ? nothing : guard([maps, index, colors], () => pickerView(this))}
+      ${lineView(this)}
+      <div class="gptlib-at-numbers" tabindex="0" role="region"
+        aria-label="Numbers of the chosen row">${numbers}</div>
+      <div class="gptlib-spoken" aria-live="polite">${this.said}</div>
+      <span class="gptlib-at-probe" hidden>${probes}</span>
+    </div>`;
   }
 
   // --- size and theme -------------------------------------------------------------------------
@@ -621,10 +588,16 @@ class State {
     return /** @type {any} */ (this.root.querySelectorAll(`.gptlib-at-${name}`)[i]);
   }
 
+  /** Tell the style sheet of the maps. */
   drawn() {
     this.root.dataset.step = this.step;
     this.reader.drawn();
-    if (this.fitted && this.fitted !== this.maps) this.fit(); // at first, its own size says it
+    if (this.fitted === this.maps) return;
+    const { size, layers, heads } = this.maps;
+    for (const [name, value] of Object.entries({ tokens: size, layers, heads })) {
+      this.root.style.setProperty(`--${name}`, String(value));
+    }
+    if (this.fitted) this.fit(); // at first the widget's own size says it
     this.fitted = this.maps;
   }
 
@@ -655,7 +628,7 @@ function headView({ maps }) {
   const { layers, heads, size, single } = maps;
   const facts = single ? "one head" : `${plural(layers, "layer")} × ${plural(heads, "head")}`;
   return html`
-    <div class="gptlib-head gptlib-at-head">
+    <div class="gptlib-head gptlib-on-line">
       <strong class="gptlib-title">Where attention looks</strong>
       <span class="gptlib-soft gptlib-at-facts">${facts}, ${plural(size, "token")}</span>
     </div>
@@ -665,14 +638,13 @@ function headView({ maps }) {
 /** @param {State} state @returns {string[]} how each step of the cell comes from the one before */
 function hows(state) {
   const { row, column } = state.cell;
-  let sum = 0;
-  for (let j = 0; j <= row; j++) sum += Math.exp(state.valueAt("scaled", row, j));
+  const all = sum(range(0, row, 1).map((j) => Math.exp(state.valueAt("scaled", row, j))));
   const ahead = column > row;
   return [
     "q · k",
     `÷ √${state.maps.channels}`,
     ahead ? "later: masked" : "not later: kept",
-    ahead ? "e to −∞ is 0" : `e^${state.numberAt("scaled", row, column)} ÷ ${formatLarge(sum)}`,
+    ahead ? "e to −∞ is 0" : `e^${state.numberAt("scaled", row, column)} ÷ ${formatLarge(all)}`,
   ];
 }
 
@@ -684,7 +656,7 @@ function stepsView(state) {
   const lacking = !maps.codes.above && state.early
     ? " Those of later tokens, which the mask hides, are not stored here."
     : "";
-  return html`<fieldset class="gptlib-at-steps">
+  return html`<fieldset class="gptlib-radios gptlib-at-steps">
     <legend class="gptlib-spoken">Step</legend>
     <div class="gptlib-at-pair">${state.quote(row)} looks at ${looked}</div>
     ${
@@ -706,9 +678,7 @@ function stepsView(state) {
 
 /**
  * The labels of the rows or of the columns, and over them the one that is shown.
- * @param {State} state
- * @param {string} name
- * @param {number} i
+ * @param {State} state @param {string} name @param {number} i
  */
 function axisView({ maps, every }, name, i) {
   const labels = () =>
@@ -724,7 +694,8 @@ function axisView({ maps, every }, name, i) {
 function plotView(state) {
   const { maps: { size, codes, ahead }, layer, head, step, cell: { row, column }, colors } = state;
   // Where it looks, and below the diagonal who looks at it: together an L that lies on its side.
-  const [width, top] = codes.above && state.early ? [1, 0] : [(row + 1) / size, row / size];
+  const whole = codes.above && state.early;
+  const [width, top] = whole ? [1, 0] : [(row + 1) / size, row / size];
   const title = STEPS[step].toLowerCase();
   const [down, along] = [`${100 * row}%`, `${100 * column}%`];
   const draw = (/** @type {any} */ canvas) => colors && put(canvas, picture(state, colors.palette));
@@ -736,7 +707,8 @@ function plotView(state) {
       @keydown=${state.onPlotKey} @focus=${state.announce}>
       <canvas class="gptlib-at-canvas" ${guard([colors, state.shown, step], draw)}></canvas>
       <div class="gptlib-at-grid"></div>
-      <div class="gptlib-at-ahead" style="clip-path: ${ahead}"></div>
+      <div class="gptlib-at-ahead" style="clip-path: ${ahead}"
+        ?hidden=${whole || step === "weights"}></div>
       <div class="gptlib-at-marks">
         <div class="gptlib-at-column"
           style="top: ${100 * top}%; transform: translateX(${down})"></div>
@@ -822,13 +794,13 @@ function tokensView(state) {
     const shade = shadeOf(state.between(row, i)).toFixed(2);
     const tint = colors ? `rgb(${colors.tints[Number(i > row)]} / ${shade})` : "transparent";
     const weight = state.between(numbered.row, i).toFixed(2).replace(/^0/, "");
-    const marks = classes("at-token", i === row && "at-self", i === column && "at-on");
+    const marks = classes("tap at-token", i === row && "at-self", i === column && "at-on");
     const ends = maps.tokens[i].endsWith("\n");
     return inline`<button type="button" data-index=${i} tabindex=${i === chosen.row ? 0 : -1}
       class=${marks} style="background-color: ${tint}"><span class="gptlib-spoken">${
       maps.names[i]
     }</span><span class="gptlib-at-text" dir="auto" aria-hidden="true">${text}</span> <span
-      class="gptlib-at-weight">${weight}</span></button>${
+      class="gptlib-weight gptlib-at-weight">${weight}</span></button>${
       ends ? html`<span class="gptlib-at-break"></span>` : nothing
     }`;
   });

@@ -78,9 +78,7 @@ export function percent(share) {
 
 /**
  * The columns that are drawn so that a token is among them.
- * @param {number} from the first one now
- * @param {number} token
- * @param {number} size of the text
+ * @param {number} from the first one now @param {number} token @param {number} size of the text
  */
 export function windowFor(from, token, size) {
   if (token < from || token >= from + WINDOW) from = token - STEP;
@@ -192,7 +190,7 @@ class State {
     const layers = plural(lens.layers, "layer");
     const detail = guard([lens, end, token], () => detailView(this));
     return html`<div class=${classes("layout ll-layout", reader.stale && "ll-stale")}>
-      <div class="gptlib-head gptlib-ll-head">
+      <div class="gptlib-head gptlib-on-line">
         <strong class="gptlib-title">Logit lens</strong>
         <span class="gptlib-soft">${layers}, ${plural(size, "token")} read</span>
       </div>
@@ -285,15 +283,14 @@ function cameNext(lens, t) {
 function rowView(state, end) {
   const { lens, chosen, columns } = state;
   const last = end === lens.layers;
-  const share = `● ${Math.round((100 * agreeing(lens, end)) / state.size)}%`;
+  const note = last ? "the model" : `● ${Math.round((100 * agreeing(lens, end)) / state.size)}%`;
   const cells = columns.map((t) => {
     const here = end === chosen.end && t === chosen.token;
     return html`<td>${guard([lens, t, here], () => cellView(state, end, t, here))}</td>`;
   });
   return html`<tr class=${last ? "gptlib-ll-last" : nothing}>
-    <th scope="row">${rowName(end)}<span class="gptlib-soft gptlib-ll-soft">${
-    last ? "the model" : share
-  }</span></th>${cells}
+    <th scope="row">${rowName(end)}<span class="gptlib-soft gptlib-ll-soft">${note}</span></th>
+    ${cells}
   </tr>`;
 }
 

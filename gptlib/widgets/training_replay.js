@@ -47,9 +47,7 @@ const KNEE = 10; // below so many steps the axis is about even, so that it can s
 
 /**
  * Where a step stands on the axis: logarithmic, but for the first few steps.
- * @param {number} step
- * @param {number} steps of the whole axis
- * @returns {number} from 0 to 1
+ * @param {number} step @param {number} steps of the whole axis @returns {number} from 0 to 1
  */
 export function placeOf(step, steps) {
   return Math.log1p(step / KNEE) / Math.log1p(Math.max(steps, 1) / KNEE);
@@ -57,10 +55,8 @@ export function placeOf(step, steps) {
 
 /**
  * The step that stands nearest to a place on the axis.
- * @param {number} place from 0 to 1
- * @param {number[]} steps that there are, in order
- * @param {number} last step of the axis
- * @returns {number} its index
+ * @param {number} place from 0 to 1 @param {number[]} steps that there are, in order
+ * @param {number} last step of the axis @returns {number} its index
  */
 export function nearest(place, steps, last) {
   const far = steps.map((step) => Math.abs(placeOf(step, last) - place));
@@ -78,8 +74,7 @@ export function ticks(steps) {
 
 /**
  * Where a loss stands: logarithmic, since the last steps to the floor are small ones.
- * @param {number} loss
- * @param {{ low: number, high: number }} range
+ * @param {number} loss @param {{ low: number, high: number }} range
  * @returns {number} from 0, the top, to 1
  */
 export function heightOf(loss, { low, high }) {
@@ -94,8 +89,7 @@ export function rangeOf({ floor, curve, moments }) {
 
 /**
  * The attention of a head, from what is stored: its lower triangle by rows.
- * @param {string} map base64 of bytes, 255 is a weight of 1
- * @param {number} size how many tokens
+ * @param {string} map base64 of bytes, 255 is a weight of 1 @param {number} size how many tokens
  * @returns {Float64Array} size x size, 0 above the diagonal
  */
 export function weightsOf(map, size) {
@@ -113,8 +107,7 @@ export function weightsOf(map, size) {
 /**
  * A sample in its parts: the prompt, what follows the grammar, the word in which it leaves it, the
  * rest. Python counts characters in code points.
- * @param {Sample} sample
- * @param {string} prompt
+ * @param {Sample} sample @param {string} prompt
  * @returns {{ prompt: string, good: string, leaves: string, rest: string }}
  */
 export function parts(sample, prompt) {
@@ -194,10 +187,7 @@ export function promptName(prompt) {
 
 const PAUSE = 1200; // milliseconds from one moment to the next
 
-/**
- * What is the same at all moments of a replay.
- * @param {Replay} replay
- */
+/** What is the same at all moments of a replay. @param {Replay} replay */
 function sceneOf(replay) {
   const { fragment, prompts, moments, steps } = replay;
   const labels = fragment.tokens.map(wordOf);
@@ -474,7 +464,7 @@ function plotView(player) {
       <svg class="gptlib-chart gptlib-tr-chart" height=${height} aria-hidden="true"
         ${player.chart.here} @pointerdown=${down} @pointermove=${drag} @pointerup=${done}
         @pointercancel=${done}>${width ? momentsView(player) : ""}</svg>
-      <input type="range" class="gptlib-tr-slider" min="0" max="1" step="any"
+      <input type="range" class="gptlib-tap gptlib-tr-slider" min="0" max="1" step="any"
         aria-label="Moment of the training"
         aria-valuetext="step ${formatCount(step)}, loss ${digits(loss)}"
         .value=${live(String(player.place(step)))} @input=${slide} @change=${done}
@@ -580,10 +570,10 @@ function tokensView(player, seen) {
     const kinds = [i === 0 && "tr-start", fragment.targets.includes(i) && "tr-target"];
     const places = [i === row && "tr-self", i > row && "tr-later"];
     const weight = value < 0.005 ? "" : value.toFixed(2).replace(/^0/, "");
-    return inline`<button type="button" class=${classes("tr-token", ...kinds, ...places)}
+    return inline`<button type="button" class=${classes("tap tr-token", ...kinds, ...places)}
       data-index=${i} tabindex=${i === chosen ? 0 : -1} aria-pressed=${i === chosen}
       style="--weight: ${Math.round(100 * Math.sqrt(value))}%"><span
-      class="gptlib-tr-token-text">${text}</span><span class="gptlib-tr-weight"
+      class="gptlib-tr-token-text">${text}</span><span class="gptlib-weight gptlib-tr-weight"
       aria-hidden="true">${weight}</span></button>`;
   };
   return html`
@@ -594,24 +584,18 @@ function tokensView(player, seen) {
 }
 
 /**
- * Where each token looks, as a picture: the more, the darker.
- * @param {HTMLCanvasElement} canvas
- * @param {Float64Array} weights
- * @param {number} n tokens
- * @param {string} color
+ * Where each token looks, as a picture: the more, the darker; around the row that is shown, a frame.
+ * @param {Player} player
  */
-function paint(canvas, weights, n, color) {
-  if (!color) return; // it is not in the page yet
-  const image = new ImageData(n, n);
-  const tint = rgbOf(color);
-  weights.forEach((weight, i) => image.data.set([...tint, 255 * Math.sqrt(weight)], 4 * i));
-  put(canvas, image);
-}
-
-/** The picture, with a frame around the row that is shown. @param {Player} player */
 function mapView(player) {
   const [weights, n, { color }] = [player.weights(), player.scene().labels.length, player];
-  const draw = (/** @type {HTMLCanvasElement} */ canvas) => paint(canvas, weights, n, color);
+  const draw = (/** @type {HTMLCanvasElement} */ canvas) => {
+    if (!color) return; // it is not in the page yet
+    const image = new ImageData(n, n);
+    const tint = rgbOf(color);
+    weights.forEach((weight, i) => image.data.set([...tint, 255 * Math.sqrt(weight)], 4 * i));
+    put(canvas, image);
+  };
   const click = (/** @type {any} */ { currentTarget, clientY }) => {
     const { top, height } = currentTarget.getBoundingClientRect();
     player.choose(clamp(Math.floor(((clientY - top) / height) * n), 0, n - 1));
@@ -643,7 +627,7 @@ function headView(player) {
       <span class="gptlib-tr-score-bar" aria-hidden="true">
         <span style="width: ${100 * score}%"></span><span style="width: ${100 * others}%"></span>
       </span>
-      <p class="gptlib-tr-score">
+      <p class="gptlib-soft gptlib-tr-score">
         <b>${score.toFixed(2)}</b> of its attention goes to the name that comes next,
         <b>${others.toFixed(2)}</b> to other names.
       </p>
