@@ -475,11 +475,11 @@ class State {
   drawn() {
     const { root } = this.widget;
     root.classList.toggle("gptlib-ce-mixed", typesOf(this).size > 1);
-    const line = this.focusing && this.tabbed();
-    if (line) line.focus({ preventScroll: true });
-    if (line) line.scrollIntoView({ block: "nearest" });
-    const selected = this.showing && root.querySelector('[aria-selected="true"]');
-    if (selected) selected.scrollIntoView({ block: "nearest" });
+    const line = this.focusing ? this.tabbed() : null;
+    line?.focus({ preventScroll: true });
+    line?.scrollIntoView({ block: "nearest" });
+    const selected = this.showing ? root.querySelector('[aria-selected="true"]') : null;
+    selected?.scrollIntoView({ block: "nearest" });
     this.focusing = this.showing = false;
   }
 }
@@ -720,18 +720,15 @@ function barsView({ bars, curve, low, high, top, x, y }, width) {
 // ---------------------------------------------------------------------------------------------
 // The picture
 
-/** @param {Element} probe @returns {number[][]} the colors of its children: red, green, blue */
-const colorsOf = (probe) =>
-  Array.from(
-    probe.children,
-    (child) => (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
-  );
+/** @param {Element} element @returns {number[]} its color: red, green, blue */
+const colorOf = (element) =>
+  (getComputedStyle(element).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
 
 /** @param {HTMLCanvasElement} canvas @param {Entry} entry */
 function paint(canvas, entry) {
   const probe = canvas.closest(".gptlib-root")?.querySelector(".gptlib-ce-probe");
   if (!probe || !canvas.isConnected) return;
-  const stops = colorsOf(probe);
+  const stops = Array.from(probe.children, colorOf);
   const wrong = stops.pop() ?? [];
   const image = new ImageData(canvas.width, canvas.height);
   entry.cells.forEach((code, i) => {

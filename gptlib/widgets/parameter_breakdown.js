@@ -163,10 +163,9 @@ function counted(path, plan, config) {
 
 /** @param {Part} root @param {string} path @returns {Part} */
 export function find(root, path) {
-  return path.split("/").reduce(
-    (part, name) => part.children.find((one) => nameOf(one.path) === name) ?? part,
-    root,
-  );
+  const into = (/** @type {Part} */ part, /** @type {string} */ name) =>
+    part.children.find((one) => nameOf(one.path) === name) ?? part;
+  return path.split("/").reduce(into, root);
 }
 
 /** @returns {string[]} the paths of all parts, in the model's order */
@@ -812,8 +811,6 @@ function inWords({ whole, part }) {
   return part.path ? `${words} of ${formatCount(whole.count)}` : words;
 }
 
-export default define(
-  "pb",
-  ["config", "start", "family", "path", "dtype"],
-  (widget) => new State(widget),
-);
+const TRAITS = ["config", "start", "family", "path", "dtype"];
+
+export default define("pb", TRAITS, (widget) => new State(widget));
