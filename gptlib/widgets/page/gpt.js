@@ -266,9 +266,8 @@ export class KVCache {
     this.config = config;
     this.length = 0; // tokens
     const room = () => new Float32Array(config.contextLength * config.embDim); // (context, C)
-    this.layers = Array.from({ length: config.nLayers }, () => {
-      return { queries: room(), keys: room(), values: room() };
-    });
+    const layer = () => ({ queries: room(), keys: room(), values: room() });
+    this.layers = Array.from({ length: config.nLayers }, layer);
   }
 }
 

@@ -252,9 +252,8 @@ class Session {
     const program = await import(request.gpt).catch((error) => {
       throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
     });
-    const fetching = weightsOf(request, signal, (loaded) => {
-      tell({ type: "progress", loaded, total });
-    });
+    const progress = (/** @type {number} */ loaded) => tell({ type: "progress", loaded, total });
+    const fetching = weightsOf(request, signal, progress);
     warmUp(program, config);
     const file = await fetching;
     if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
@@ -374,9 +373,8 @@ class Session {
     /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
     await this.readBeside(ids, signal, (x, end, from) => {
       const logits = this.gpt.logitsOf(model, x); // (part, V)
-      read[end] = Array.from({ length: logits.length / V }, (_, t) => {
-        return this.gpt.softmax(logits.subarray(t * V, (t + 1) * V));
-      });
+      const rowOf = (/** @type {number} */ t) => logits.subarray(t * V, (t + 1) * V);
+      read[end] = Array.from({ length: logits.length / V }, (_, t) => this.gpt.softmax(rowOf(t)));
       if (end < nLayers) return;
       const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
       read.forEach((rows, e) => {
