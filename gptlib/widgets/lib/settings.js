@@ -1,7 +1,7 @@
 // What the widgets have in common in which the reader configures a model: boxes and sliders, what
 // is said of a value that does not hold, and what training holds for a parameter.
 
-import { HELD, memberOf, modelName, problem, sizesOf, total } from "./accounting.js";
+import { BYTES, HELD, memberOf, modelName, problem, sizesOf, total } from "./accounting.js";
 import {
   announcer,
   entry,
@@ -45,15 +45,13 @@ export class Settings {
   constructor(widget, traits) {
     this.widget = widget;
     this.model = widget.model;
-    this.traits = traits;
-    for (const trait of traits) this.model.on(`change:${trait}`, this.forget);
+    this.on = Object.fromEntries(traits.map((trait) => [trait, this.forget]));
   }
 
   forget = () => this.error = this.wrong = "";
 
   close() {
     this.status.close();
-    for (const trait of this.traits) this.model.off(`change:${trait}`, this.forget);
   }
 
   /** @returns {Config} */
@@ -141,6 +139,11 @@ export function familyChoice(settings) {
     if (one) settings.configure(sizesOf(one));
   });
 }
+
+/** A list of the types of a value.
+ * @param {string} label @param {string} dtype @param {(dtype: string) => void} choose */
+export const typeChoice = (label, dtype, choose) =>
+  select(label, dtype, Object.keys(BYTES).map((name) => [name, name]), choose);
 
 /** A box for one of the model's sizes. @param {Settings} settings @param {string} name */
 export function sizeBox(settings, name) {
