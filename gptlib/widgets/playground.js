@@ -11,6 +11,7 @@ import {
   live,
   noChange,
   nothing,
+  radios,
   repeat,
   tick,
   uniqueName,
@@ -183,7 +184,7 @@ function shareOf({ currentTarget, clientX, clientY }, down = false) {
 /** A playground, and what its reader does with it. */
 class Playground {
   typed = ""; // what stands in the box
-  radios = [uniqueName(), uniqueName()];
+  id = uniqueName();
   /** @type {ReturnType<typeof looking>} */
   look = NOWHERE;
   #follows = false; // whether the end of the text is in view, and stays there
@@ -572,11 +573,9 @@ function legendView({ model, widget }) {
 // ---------------------------------------------------------------------------------------------
 // What comes next
 
-/**
- * @param {Playground} one @param {Alternative} other @param {number} i
+/** @param {Playground} one @param {Alternative} other @param {number} i
  * @param {Token | undefined} token that stands there
- * @param {{ still: boolean, plain: boolean }} how  whether it cannot be taken now
- */
+ * @param {{ still: boolean, plain: boolean }} how  whether it cannot be taken now */
 function rowView(one, other, i, token, { still, plain }) {
   const { id, text, own, drawn } = other;
   const now = drawn ?? own;
@@ -746,24 +745,17 @@ function surpriseView(one) {
 // ---------------------------------------------------------------------------------------------
 // Attention
 
-/** @param {Playground} one @param {"layer" | "head"} name @param {number} count */
-function choiceView({ model, widget, radios }, name, count) {
-  const chosen = model.get(name);
-  const group = radios[Number(name === "head")];
-  const option = (/** @type {unknown} */ _, /** @type {number} */ i) =>
-    html`
-      <label class="gptlib-pg-choice">
-        <input type="radio" class="gptlib-pg-radio" name=${group} value=${i}
-          .checked=${live(i === chosen)} @change=${() => widget.save({ [name]: i })}>
-        <span class="gptlib-pg-choice-text">${i}</span>
-      </label>
-    `;
-  return html`
-    <fieldset class="gptlib-pg-choices">
-      <legend class="gptlib-dial-name">${name === "head" ? "Head" : "Layer"}</legend>
-      ${Array.from({ length: count }, option)}
-    </fieldset>
-  `;
+/** @param {Playground} one @param {"Layer" | "Head"} legend @param {number} count */
+function choiceView({ model, widget, id }, legend, count) {
+  const trait = legend.toLowerCase();
+  return radios({
+    legend,
+    name: `${id}-${trait}`,
+    value: String(model.get(trait)),
+    options: Array.from({ length: count }, (_, i) => [String(i), String(i)]),
+    choose: (number) => widget.save({ [trait]: Number(number) }),
+    class: "gptlib-pg-choices",
+  });
 }
 
 /** @param {HTMLCanvasElement} canvas @param {Looks} looks */
@@ -800,7 +792,7 @@ function attentionView(one) {
   if (looks && look.from >= 0) words = lookWords(story, looks, story.groups[look.from].last);
   const wanted = !session.engine && session.doing !== "loading";
   return html`
-    <div class="gptlib-pg-heads">${choiceView(one, "layer", 4)} ${choiceView(one, "head", 6)}</div>
+    <div class="gptlib-pg-heads">${choiceView(one, "Layer", 4)} ${choiceView(one, "Head", 6)}</div>
     <div class="gptlib-pg-split">
       <div class="gptlib-pg-seen">
         <p class="gptlib-pg-words">${words}</p>
@@ -862,28 +854,22 @@ function layoutView(one) {
 /** @param {Widget} widget */
 function setUp(widget) {
   const one = new Playground(widget);
-  const { session, model } = one;
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["prompt", () => one.readPrompt()],
-    ["example", () => one.readExample()],
-    ["layer", session.attend],
-    ["head", session.attend],
-    ["parts", session.attend],
-    ...["parts", "temperature", "top_k", "top_p"].map(
-      (name) => /** @type {[string, () => void]} */ ([name, session.refresh]),
-    ),
-  ];
-  for (const [trait, listener] of listeners) model.on(`change:${trait}`, listener);
-  session.status.element.classList.add("gptlib-pg-hidden");
-  return {
-    view: () => one.view(),
-    drawn: () => one.drawn(),
-    close() {
-      for (const [trait, listener] of listeners) model.off(`change:${trait}`, listener);
-      one.close();
+  const { attend, refresh, status } = one.session;
+  status.element.classList.add("gptlib-pg-hidden");
+  const on = {
+    prompt: () => one.readPrompt(),
+    example: () => one.readExample(),
+    layer: attend,
+    head: attend,
+    temperature: refresh,
+    top_k: refresh,
+    top_p: refresh,
+    parts() {
+      attend();
+      refresh();
     },
   };
+  return { view: () => one.view(), drawn: () => one.drawn(), close: () => one.close(), on };
 }
 
 const TRAITS = ["prompt", "example", "parts", "colored", "fast", "layer", "head", "seed"];

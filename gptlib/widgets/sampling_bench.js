@@ -30,8 +30,8 @@ import { label, spoken } from "./lib/tokens.js";
  *   means: Float64Array, own: Float64Array, ownRest: Float64Array,
  * }} Ranked  tokens from the likeliest on: how far below it their logits are; bins of the others
  * @typedef {{
- *   probabilities: Float64Array, rest: Float64Array, restCounts: Float64Array, possible: number,
- *   share: number, entropy: number,
+ *   probabilities: Float64Array, rest: Float64Array, possible: number, share: number,
+ *   entropy: number,
  * }} Drawn  what is drawn from: `possible` tokens, `share` of the model's own probability
  */
 
@@ -72,75 +72,55 @@ export function decode(stored) {
     own: depths,
     ownRest: depths,
   };
-  const { kept, rest } = soften(ranked, 1);
-  return { ...ranked, own: kept, ownRest: rest };
+  const own = soften(ranked, 1);
+  return { ...ranked, own: own.subarray(0, order.length), ownRest: own.subarray(order.length) };
 }
 
-/**
- * The softmax, of the tokens kept and of each bin, of logits divided by a temperature above 0.
- * @param {Ranked} ranked @param {number} temperature
- */
+/** The softmax, of the tokens kept and of each bin, of logits divided by a temperature above 0.
+ * @param {Ranked} ranked @param {number} temperature @returns {Float64Array} the bins last */
 function soften({ depths, counts, means }, temperature) {
-  const kept = depths.map((depth) => Math.exp(-depth / temperature));
-  const rest = counts.map((count, i) => count * Math.exp(-means[i] / temperature));
-  const all = sum(kept) + sum(rest);
-  for (let i = 0; i < kept.length; i++) kept[i] /= all;
-  for (let i = 0; i < rest.length; i++) rest[i] /= all;
-  return { kept, rest };
+  const weights = Float64Array.of(...depths, ...means)
+    .map((depth, i) => (counts[i - depths.length] ?? 1) * Math.exp(-depth / temperature));
+  const all = sum(weights);
+  return weights.map((weight) => weight / all);
 }
 
-/**
- * What the next token is drawn from, as gptlib.generation.next_probabilities computes it.
- * @param {Ranked} ranked @param {Settings} settings @returns {Drawn}
- */
+/** What the next token is drawn from, as gptlib.generation.next_probabilities computes it.
+ * @param {Ranked} ranked @param {Settings} settings @returns {Drawn} */
 export function settle(ranked, { temperature, top_k, top_p }) {
+  const named = ranked.depths.length;
   const most = temperature === 0 ? 1 : (top_k ?? Infinity);
-  const { kept: probabilities, rest } = soften(ranked, temperature || 1);
-  const restCounts = ranked.counts.slice();
-  if (most < ranked.size) {
-    probabilities.fill(0, most);
-    rest.fill(0);
-    restCounts.fill(0);
-  }
-  if (top_p !== null && top_p < 1) cut(probabilities, rest, restCounts, top_p);
-  const all = sum(probabilities) + sum(rest);
+  const shares = soften(ranked, temperature || 1);
+  const sizes = Float64Array.from(shares, (_, i) => ranked.counts[i - named] ?? 1); // in tokens
+  if (most < ranked.size) { for (const part of [shares, sizes]) part.fill(0, most); }
+  if (top_p !== null && top_p < 1) cut(shares, sizes, top_p);
+  const all = sum(shares);
   let [possible, share, entropy] = [0, 0, 0];
-  for (let i = 0; i < probabilities.length && probabilities[i] > 0; i++) {
-    const p = (probabilities[i] /= all);
-    possible += 1;
-    share += ranked.own[i];
-    entropy -= p * Math.log(p);
-  }
-  for (let i = 0; i < rest.length && rest[i] > 0; i++) {
-    const p = (rest[i] /= all);
-    possible += restCounts[i];
-    share += (ranked.ownRest[i] * restCounts[i]) / ranked.counts[i];
-    entropy -= p * Math.log(p / restCounts[i]);
+  for (const [i, size] of sizes.entries()) {
+    const p = (shares[i] /= all);
+    if (p === 0) continue;
+    const own = ranked.own[i] ?? ranked.ownRest[i - named] / ranked.counts[i - named];
+    possible += size;
+    share += own * size;
+    entropy -= p * Math.log(p / size);
   }
   share = possible === ranked.size ? 1 : Math.min(share, 1);
-  return { probabilities, rest, restCounts, possible, share, entropy: Math.max(entropy, 0) };
+  const [probabilities, rest] = [shares.subarray(0, named), shares.subarray(named)];
+  return { probabilities, rest, possible, share, entropy: Math.max(entropy, 0) };
 }
 
-/**
- * Drop what lies beyond the likeliest tokens whose probabilities add up to `top_p`.
- * @param {Float64Array} probabilities @param {Float64Array} rest @param {Float64Array} restCounts
- * @param {number} top_p
- */
-function cut(probabilities, rest, restCounts, top_p) {
-  const goal = top_p * (sum(probabilities) + sum(rest));
+/** Drop what lies beyond the likeliest tokens whose probabilities add up to `top_p`; the tokens of
+ * a bin are alike, and some of them may stay.
+ * @param {Float64Array} shares @param {Float64Array} sizes @param {number} top_p */
+function cut(shares, sizes, top_p) {
+  const goal = top_p * sum(shares);
   let before = 0;
-  for (let i = 0; i < probabilities.length; i++) {
-    const p = probabilities[i];
-    if (before >= goal) probabilities[i] = 0;
-    before += p;
-  }
-  for (let i = 0; i < rest.length; i++) {
-    const each = rest[i] / (restCounts[i] || 1);
+  for (const [i, share] of shares.entries()) {
+    const each = share / (sizes[i] || 1);
     const wanted = each > 0 ? Math.max(Math.ceil((goal - before) / each), 0) : 0;
-    const kept = Math.min(wanted, restCounts[i]);
-    before += rest[i];
-    restCounts[i] = kept;
-    rest[i] = kept * each;
+    before += share;
+    sizes[i] = Math.min(wanted, sizes[i]);
+    shares[i] = sizes[i] * each;
   }
 }
 
@@ -155,11 +135,9 @@ export function random(seed) {
   };
 }
 
-/**
- * Draw tokens. The same seed draws the same tokens, and more draws begin with the same ones.
+/** Draw tokens. The same seed draws the same tokens, and more draws begin with the same ones.
  * @param {Drawn} drawn @param {number} count @param {number} seed
- * @returns {Uint32Array} their ranks; one more than the last rank stands for all others
- */
+ * @returns {Uint32Array} their ranks; one more than the last rank stands for all others */
 export function draw({ probabilities }, count, seed) {
   const next = random(seed);
   const ends = new Float64Array(probabilities.length);

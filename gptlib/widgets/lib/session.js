@@ -31,11 +31,9 @@ export function seedAt(seed, index) {
   return (mixed ^ (mixed >>> 16)) >>> 0;
 }
 
-/**
- * Put a token into the last group, if that one waits for the rest of a character, or a new one.
+/** Put a token into the last group, if that one waits for the rest of a character, or a new one.
  * @param {Group[]} groups @param {string} text what the token completes @param {number} index
- * @param {boolean} whole whether it stands for itself, as the end-of-text token does
- */
+ * @param {boolean} whole whether it stands for itself, as the end-of-text token does */
 export function addToGroups(groups, text, index, whole = false) {
   const group = groups.at(-1);
   if (group?.open && !whole) {
@@ -69,11 +67,9 @@ export class Story {
   /** @type {Looks | null} */
   looks = null;
 
-  /**
-   * @param {Token[]} [tokens] the first is the end-of-text token
+  /** @param {Token[]} [tokens] the first is the end-of-text token
    * @param {Alternative[] | null} [next] what may follow
-   * @param {number} [start] the first token that the model still reads
-   */
+   * @param {number} [start] the first token that the model still reads */
   constructor(tokens = [], next = null, start = 0) {
     this.tokens = tokens;
     this.next = next;
@@ -123,11 +119,8 @@ export class Story {
     if (last) this.current = this.groups.length - 1; // it stays at the end
   }
 
-  /**
-   * What the worker has read; what is known of the tokens that stood there before stays.
-   * @param {any} fed
-   * @returns {Story} this one, if it is the same text
-   */
+  /** What the worker has read; what is known of the tokens that stood there before stays.
+   * @param {any} fed @returns {Story} this one, if it is the same text */
   reread({ ids, texts, start, alternatives }) {
     const { tokens } = this;
     let known = 0;
@@ -254,11 +247,9 @@ export class Session {
     }
   }
 
-  /**
-   * Let the model read a text and then do something with it, in place of what is under way.
+  /** Let the model read a text and then do something with it, in place of what is under way.
    * @param {() => { text?: string, ids?: number[] }} read
-   * @param {(signal: AbortSignal) => unknown} work
-   */
+   * @param {(signal: AbortSignal) => unknown} work */
   async #act(read, work) {
     this.#job?.abort();
     const own = (this.#job = new AbortController());
