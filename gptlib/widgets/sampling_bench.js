@@ -2,19 +2,10 @@
 // Python stores the logits of a few prompts; every probability is computed here.
 
 import { fromBase64 } from "./lib/bytes.js";
-import {
-  announcer,
-  button,
-  classes,
-  define,
-  html,
-  inline,
-  live,
-  nothing,
-  select,
-} from "./lib/kit.js";
+import { announcer, button, classes, define, html, inline, nothing, select } from "./lib/kit.js";
 import { formatChance, formatCount, plural, sum } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
+import { Reader } from "./lib/reader.js";
 import { dials, samplingOf, seedBox } from "./lib/sampling.js";
 import { label, spoken } from "./lib/tokens.js";
 
@@ -35,8 +26,7 @@ import { label, spoken } from "./lib/tokens.js";
  * }} Drawn  what is drawn from: `possible` tokens, `share` of the model's own probability
  */
 
-// ---------------------------------------------------------------------------------------------
-// Arithmetic
+// --- Arithmetic ----------------------------------------------------------------------------------
 
 const NEAR = 0.05; // as in Python
 const LEVELS = 2 ** 24 - 1 - 4096;
@@ -162,8 +152,7 @@ export function draw({ probabilities }, count, seed) {
   });
 }
 
-// ---------------------------------------------------------------------------------------------
-// Settings and numbers for people
+// --- Settings and numbers for people -------------------------------------------------------------
 
 export const PRESETS = [
   { name: "Greedy", temperature: 0, top_k: null, top_p: null },
@@ -195,8 +184,7 @@ const shorten = (text) => (text.length <= 48 ? text : `${text.slice(0, 47)}…`)
 /** @param {string} text @returns {string} a prompt, or words where it is empty */
 const quote = (text) => (text ? `“${text}”` : "nothing: a text begins");
 
-// ---------------------------------------------------------------------------------------------
-// What the reader does
+// --- What the reader does ------------------------------------------------------------------------
 
 /** What follows from what Python knows of a prompt. @param {Stored} stored */
 function read(stored) {
@@ -209,27 +197,26 @@ function read(stored) {
 /** A sampling bench: what it knows of the prompt, and what its reader does with it. */
 class Bench {
   status = announcer(0);
-  typed = ""; // what stands in the box
   current = 0; // the rank of the one token that the Tab key reaches
-  late = false; // whether Python does not answer
-  #asked = ""; // what Python has been asked for
   #focus = () => {}; // what moves the focus once it is drawn
-  #own = false; // whether the prompt changes because the reader types
-  #typing = 0; // timers
-  #waiting = 0;
-  #telling = 0;
 
   /** @param {Widget} widget */
   constructor(widget) {
     this.widget = widget;
     this.model = widget.model;
-    this.live = Boolean(this.model.get("live")); // only a kernel has this trait
     this.seen = read(this.model.get("stored")[0]); // what is shown
-    this.readPrompt();
+    this.reader = new Reader(widget, {
+      name: "sb",
+      label: "Your prompt",
+      last: "The bars below are of the last prompt.",
+      trait: "prompt",
+      reset: { added: [] },
+      text: () => this.known() === this.seen.stored ? this.seen.stored.text : null,
+    });
   }
 
   close() {
-    for (const timer of [this.#typing, this.#waiting, this.#telling]) clearTimeout(timer);
+    this.reader.close();
     this.status.close();
   }
 
@@ -270,23 +257,11 @@ class Bench {
   adopt() {
     const found = this.known();
     if (found && found !== this.seen.stored) this.seen = read(found);
-    return Boolean(found);
   }
 
   /** Before it is drawn. */
   view() {
-    const { model } = this;
-    this.stale = !this.adopt() && this.live && !model.get("error");
-    const asked = this.stale ? JSON.stringify([model.get("prompt"), model.get("added")]) : "";
-    if (asked !== this.#asked) {
-      [this.#asked, this.late] = [asked, false];
-      clearTimeout(this.#waiting);
-      const wait = () => {
-        this.late = true;
-        this.widget.update();
-      };
-      if (asked) this.#waiting = window.setTimeout(wait, 3000);
-    }
+    this.adopt();
     return benchView(this);
   }
 
@@ -294,7 +269,8 @@ class Bench {
   drawn() {
     const { root } = this.widget;
     root.classList.toggle("gptlib-sb-drawn", this.draws() > 0);
-    root.classList.toggle("gptlib-sb-stale", Boolean(this.stale));
+    root.classList.toggle("gptlib-sb-stale", this.reader.stale);
+    this.reader.drawn();
     this.#focus();
     this.#focus = () => {};
   }
@@ -304,28 +280,6 @@ class Bench {
     return /** @type {HTMLElement | null} */ (this.widget.root.querySelector(selector));
   }
 
-  // A text area turns every line break into \n; do not take that for a new text.
-  readPrompt() {
-    if (!this.#own) this.typed = (this.model.get("prompt") ?? "").replace(/\r\n?/g, "\n");
-  }
-
-  /** @param {string} text */
-  type(text) {
-    this.typed = text;
-    clearTimeout(this.#typing);
-    this.#typing = window.setTimeout(() => {
-      this.#own = true;
-      this.widget.save({ prompt: this.typed.replace(/\p{Surrogate}/gu, "\ufffd"), added: [] });
-      this.#own = false;
-    }, 400);
-  }
-
-  /** @param {string} words @param {number} delay until a slider rests */
-  say(words, delay = 0) {
-    clearTimeout(this.#telling);
-    this.#telling = window.setTimeout(this.status.say, delay, words);
-  }
-
   /** @param {Record<string, unknown>} change of the settings, or another prompt */
   change(change) {
     this.widget.save(change);
@@ -333,7 +287,14 @@ class Bench {
     const { possible, entropy, probabilities } = settle(this.seen.ranked, samplingOf(this.model));
     const best = `${spoken(this.nameAt(0))} ${formatChance(probabilities[0])}`;
     const words = `${formatCount(possible)} tokens possible, entropy ${entropy.toFixed(2)} nats`;
-    this.say(`${words}; ${best}.`, 600);
+    this.status.say(`${words}; ${best}.`, 600); // when the slider rests
+  }
+
+  /** @param {{ prompt: string, added: number[] }} prompt that Python may not have sent */
+  ask(prompt) {
+    this.reader.patient();
+    this.widget.save(prompt);
+    this.widget.update();
   }
 
   /** @param {number} rank */
@@ -341,15 +302,13 @@ class Bench {
     const { ranked, stored } = this.seen;
     const id = ranked.ids[rank];
     this.current = rank;
-    this.widget.save({ prompt: stored.text, added: [...stored.added, id] });
-    this.widget.update();
-    this.say(`${spoken(this.nameOf(id))} added to the prompt.`);
+    this.ask({ prompt: stored.text, added: [...stored.added, id] });
+    this.status.say(`${spoken(this.nameOf(id))} added to the prompt.`);
   }
 
   takeBack() {
     const { text, added } = this.seen.stored;
-    this.widget.save({ prompt: text, added: added.slice(0, -1) });
-    this.widget.update();
+    this.ask({ prompt: text, added: added.slice(0, -1) });
     this.#focus = () => {
       if (!this.find(".gptlib-sb-back")) this.find("textarea")?.focus(); // the button is gone
     };
@@ -361,12 +320,12 @@ class Bench {
     this.widget.save({ draws: count });
     const ranks = draw(settle(this.seen.ranked, samplingOf(this.model)), count, this.seed());
     const name = spoken(this.nameAt(ranks[count - 1]));
-    this.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
+    this.status.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
   }
 
   reset() {
     this.widget.save({ draws: 0 });
-    this.say("No draws.");
+    this.status.say("No draws.");
     this.#focus = () => this.find(".gptlib-sb-main")?.focus(); // the button is disabled now
   }
 
@@ -384,12 +343,11 @@ class Bench {
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// Drawing
+// --- Drawing -------------------------------------------------------------------------------------
 
 /** @param {Bench} one */
 function choiceView(one) {
-  const { live: typed, model, seen } = one;
+  const { model, reader, seen } = one;
   /** @type {Stored[]} */
   const stored = model.get("stored");
   if (stored.length < 2) return nothing;
@@ -404,34 +362,9 @@ function choiceView(one) {
   };
   return html`
     <label class="gptlib-text-label">
-      ${typed ? "Examples" : "Prompt"}
+      ${reader.kernel ? "Examples" : "Prompt"}
       ${select("", String(at < 0 ? stored.length : at), options, choose)}
     </label>
-  `;
-}
-
-/** @param {Bench} one */
-function promptView(one) {
-  const error = one.model.get("error") ?? "";
-  const sentence = error && `${error[0].toUpperCase()}${error.slice(1)}.`;
-  const late = one.late ? "Waiting for Python. Is the kernel running?" : "";
-  const type = (/** @type {any} */ { target }) => one.type(target.value);
-  const box = () =>
-    html`
-      <label class="gptlib-text-label gptlib-sb-typing">
-        Your prompt
-        <textarea class="gptlib-text" rows="2" spellcheck="false" autocomplete="off"
-          autocapitalize="off" aria-invalid=${Boolean(error)} .value=${live(one.typed)}
-          @input=${type}></textarea>
-      </label>
-    `;
-  return html`
-    <div class="gptlib-sb-input">
-      ${choiceView(one)} ${one.live ? box() : nothing}
-      <div class="gptlib-error gptlib-sb-error" role="status">${sentence
-        ? `${sentence} The bars below are of the last prompt.`
-        : late}</div>
-    </div>
   `;
 }
 
@@ -446,11 +379,9 @@ function controlsView(one) {
   });
   const move = (/** @type {Record<string, unknown>} */ change) => one.change(change);
   return html`
-    <div class="gptlib-sb-controls" role="group" aria-label="Sampling">
+    <div class="gptlib-controls gptlib-sb-controls" role="group" aria-label="Sampling">
       <div class="gptlib-sb-presets" role="group" aria-label="Presets">${presets}</div>
-      <div class="gptlib-sb-sliders">
-        ${dials(settings, { least: "greedy", format: formatSetting, move })}
-      </div>
+      ${dials(settings, { least: "greedy", format: formatSetting, move })}
     </div>
   `;
 }
@@ -487,7 +418,7 @@ function rowView(token, { now, own, count, all, end }, kind = "", click = nothin
 /** @param {Bench} one @param {number} rank */
 function tokenView(one, rank) {
   const name = one.nameAt(rank);
-  if (!one.live) return html`<span class="gptlib-sb-token" title=${name}>${name}</span>`;
+  if (!one.reader.kernel) return html`<span class="gptlib-sb-token" title=${name}>${name}</span>`;
   return html`
     <button type="button" class="gptlib-sb-token" title=${name}
       tabindex=${rank === one.current ? 0 : -1} aria-label="Add ${spoken(
@@ -505,7 +436,7 @@ function tableView(one, drawn, ranks) {
   const shares = Array.from(ranked.ids.slice(0, ROWS), (_, i) => ({
     ...{ all, end, now: drawn.probabilities[i], own: ranked.own[i], count: counts[i] },
   }));
-  const add = (/** @type {number} */ rank) => one.live ? () => one.append(rank) : nothing;
+  const add = (/** @type {number} */ rank) => one.reader.kernel ? () => one.append(rank) : nothing;
   const rest = { all, end, now: 1, own: 1, count: all };
   for (const { now, own, count } of shares) {
     [rest.now, rest.own, rest.count] = [rest.now - now, rest.own - own, rest.count - count];
@@ -542,7 +473,7 @@ function othersView(others, possible, rest) {
 /** @param {Bench} one @param {Drawn} drawn @param {Uint32Array} ranks */
 function figureView(one, drawn, ranks) {
   const { text, added } = one.seen.stored;
-  const back = added.length && one.live;
+  const back = added.length && one.reader.kernel;
   const after = [
     quote(text),
     ...added.map((id) => inline` <span class="gptlib-sb-chip">${one.nameOf(id)}</span>`),
@@ -556,10 +487,10 @@ function figureView(one, drawn, ranks) {
           ? button("Take it back", () => one.takeBack(), { class: "gptlib-button gptlib-sb-back" })
           : nothing}
       </div>
-      ${one.live
+      ${one.reader.kernel
         ? html`<p class="gptlib-soft">Choose a token to add it to the prompt.</p>`
         : nothing}
-      <div class="gptlib-soft gptlib-sb-legend" aria-hidden="true">
+      <div class="gptlib-bar gptlib-soft gptlib-sb-legend" aria-hidden="true">
         <span><i class="gptlib-sb-key gptlib-sb-key-ghost"></i>the model’s own</span>
         <span><i class="gptlib-sb-key gptlib-sb-key-fill"></i>now</span>
         <span><i class="gptlib-sb-key gptlib-sb-key-dot"></i>share of draws</span>
@@ -581,7 +512,7 @@ function factsView({ seen: { plain, stored } }, { possible, share, entropy }) {
   ];
   return facts.map(([title, value, more]) =>
     html`
-      <div class="gptlib-sb-fact">
+      <div class="gptlib-card gptlib-sb-fact">
         <span class="gptlib-soft">${title}</span><b>${value}</b>
         <span class="gptlib-soft gptlib-sb-more">${more}</span>
       </div>
@@ -589,12 +520,11 @@ function factsView({ seen: { plain, stored } }, { possible, share, entropy }) {
   );
 }
 
-const MAIN = "gptlib-button gptlib-sb-main";
-
 /** @param {Bench} one @param {Uint32Array} ranks that were drawn */
 function drawsView(one, ranks) {
   const count = ranks.length;
   const full = count >= MOST_DRAWS;
+  const main = classes("button sb-main", !full && "primary");
   const words = count
     ? `${plural(count, "draw")} from these bars, made anew at every setting. The latest first:`
     : "A draw picks one next token from these bars.";
@@ -606,7 +536,7 @@ function drawsView(one, ranks) {
   return html`
     <div class="gptlib-sb-draws" role="group" aria-label="Draws">
       <div class="gptlib-bar">
-        ${button("Draw a token", () => one.draw(1), { class: MAIN, disabled: full })}
+        ${button("Draw a token", () => one.draw(1), { class: main, disabled: full })}
         ${button("Draw 100", () => one.draw(100), { disabled: full })}
         ${button("Reset", () => one.reset(), { disabled: count === 0 })}
         <label>Seed ${seedBox(one.seed(), seed)}</label>
@@ -629,7 +559,11 @@ function benchView(one) {
         <strong class="gptlib-title">Sampling bench</strong>
         <span class="gptlib-soft">${plural(one.seen.stored.size, "token")}</span>
       </div>
-      ${promptView(one)} ${controlsView(one)} ${figureView(one, drawn, ranks)}
+      ${one.reader.view(nothing, choiceView(one))} ${controlsView(one)} ${figureView(
+        one,
+        drawn,
+        ranks,
+      )}
       <div class="gptlib-sb-facts">${factsView(one, drawn)}</div>
       ${drawsView(one, ranks)} ${one.status.element}
     </div>
@@ -639,16 +573,7 @@ function benchView(one) {
 /** @param {Widget} widget */
 function setUp(widget) {
   const one = new Bench(widget);
-  const read = () => one.readPrompt();
-  widget.model.on("change:prompt", read);
-  return {
-    view: () => one.view(),
-    drawn: () => one.drawn(),
-    close() {
-      widget.model.off("change:prompt", read);
-      one.close();
-    },
-  };
+  return { view: () => one.view(), drawn: () => one.drawn(), close: () => one.close() };
 }
 
 const TRAITS = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];

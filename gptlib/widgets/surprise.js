@@ -39,8 +39,7 @@ import { inked, MARKS, orList } from "./lib/tokens.js";
  *   (null: not known)
  */
 
-// ---------------------------------------------------------------------------------------------
-// Arithmetic
+// --- Arithmetic ----------------------------------------------------------------------------------
 
 const LIKELIEST = 4; // of the grammar, and of the model, that are listed for a text judged here
 export const MOST = 400; // tokens that are judged here
@@ -135,8 +134,7 @@ export function scaleOf(most) {
   return { top, ticks };
 }
 
-// ---------------------------------------------------------------------------------------------
-// Words
+// --- Words ---------------------------------------------------------------------------------------
 
 /** @param {number} value @returns {string} nats with two digits and a true minus sign */
 export function nats(value) {
@@ -237,8 +235,7 @@ export function colorWords(color, judged) {
   );
 }
 
-// ---------------------------------------------------------------------------------------------
-// The model and the grammar in the page
+// --- The model and the grammar in the page -------------------------------------------------------
 
 /** @param {Model} model the widget's @returns what follows a text, by the exact grammar */
 async function openGrammar(model) {
@@ -316,8 +313,7 @@ export async function follow(follower, ids, words, outdated = () => false) {
   return { ...found, likeliest, end: kind === "whole" ? { kind } : { kind, expected, others } };
 }
 
-// ---------------------------------------------------------------------------------------------
-// What is shown, and what the reader does
+// --- What is shown, and what the reader does -----------------------------------------------------
 
 /** @returns {Judged} of a text of which nothing is known yet */
 const unknown = () => ({
@@ -615,8 +611,7 @@ class Lab extends Reading {
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// Drawing
+// --- Drawing -------------------------------------------------------------------------------------
 
 const HEIGHT = 190; // of the chart
 const PLAIN = "gptlib-button gptlib-sp-plain";
@@ -689,7 +684,7 @@ function chartView(lab) {
   const rests = [judged, judged.tokens.length, judged.loss.length, width];
   return html`
     <div>
-      <div class="gptlib-sp-legend" aria-hidden="true">
+      <div class="gptlib-bar gptlib-soft gptlib-sp-legend" aria-hidden="true">
         ${mark("loss", "model’s loss")}
         ${mark("surprisal", "exact surprisal: what this token had to cost")}
         ${mark("entropy", "entropy: the floor that nothing beats on average")}
@@ -728,6 +723,12 @@ function headView(lab) {
   `;
 }
 
+/** @param {number | "none"} level @returns {string} its colors, which the style sheet has */
+function shadeOf(level) {
+  const name = level === "none" ? level : Math.max(level, -3);
+  return `--shade: var(--sp-${name}); --on: var(--sp-ink-${name})`;
+}
+
 /** What to color by, and the steps of the colors with their numbers. @param {Lab} lab */
 function colorsView(lab) {
   const value = lab.color();
@@ -743,8 +744,8 @@ function colorsView(lab) {
       ${radios({ legend: "Color by", name, value, options, choose, class: "gptlib-sp-colors" })}
       <div class="gptlib-sp-scale">
         ${chips.map(({ edge, level }) =>
-          html`<span class="gptlib-sp-chip"><i class="gptlib-sp-token" data-level=${level}></i>
-            <span>${edge}</span></span>`
+          html`<span class="gptlib-sp-chip"><i class="gptlib-sp-token" data-level=${level}
+            style=${shadeOf(level)}></i><span>${edge}</span></span>`
         )}<span class="gptlib-sp-unit">nats</span>
       </div>
     </div>
@@ -789,6 +790,7 @@ function tokenView(lab, judged, i) {
   const here = [ends && "sp-end", isThere(judged, i) && "sp-lost", i === lab.looked() && "sp-here"];
   return inline`${ends ? " " : space}<span class=${classes("sp-token", ...here)} role="option"
     id="${lab.id}-${i}" data-index=${i} data-level=${lab.writing ? nothing : level}
+    style=${lab.writing ? nothing : shadeOf(level)}
     aria-label="${quote(name)}, loss ${loss}, exact ${exact}" aria-selected=${i === lab.token()}
     >${words === " " ? "␣" : words || "·"}</span>${name.includes("\n") ? "\n" : ""}`;
 }

@@ -133,10 +133,10 @@ export function announcer(pause = 500) {
   let timer = 0;
   return {
     element, // to be drawn by the view
-    /** @param {string} sentence */
-    say(sentence) {
+    /** @param {string} sentence @param {number} [wait] another pause */
+    say(sentence, wait = pause) {
       clearTimeout(timer);
-      timer = window.setTimeout(() => element.textContent = sentence, pause);
+      timer = window.setTimeout(() => element.textContent = sentence, wait);
     },
     close: () => clearTimeout(timer),
   };

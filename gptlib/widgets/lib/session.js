@@ -5,7 +5,7 @@
 
 import { openModel } from "./engine.js";
 import { announcer, onFrame } from "./kit.js";
-import { plural } from "./numbers.js";
+import { plural, sum } from "./numbers.js";
 import { samplingOf } from "./sampling.js";
 import { labelOfText } from "./tokens.js";
 
@@ -36,25 +36,15 @@ export function seedAt(seed, index) {
  * @param {boolean} whole whether it stands for itself, as the end-of-text token does */
 export function addToGroups(groups, text, index, whole = false) {
   const group = groups.at(-1);
-  if (group?.open && !whole) {
-    Object.assign(group, { text, last: index, open: !text });
-  } else {groups.push({
-      text,
-      first: index,
-      last: index,
-      open: !text && !whole,
-    });}
+  if (group?.open && !whole) Object.assign(group, { text, last: index, open: !text });
+  else groups.push({ text, first: index, last: index, open: !text && !whole });
 }
 
 /** @param {Token[]} tokens @param {Group} group @returns {number | null} the loss of all of it */
 export function lossOf(tokens, { first, last }) {
-  let sum = 0;
-  for (let i = first; i <= last; i++) {
-    const { loss } = tokens[i];
-    if (loss === null) return null;
-    sum += loss;
-  }
-  return sum;
+  const losses = tokens.slice(first, last + 1).map(({ loss }) => loss ?? NaN);
+  const all = sum(losses);
+  return Number.isNaN(all) ? null : all;
 }
 
 /** Tokens, what is known of them, and which of them the reader has taken hold of. */
@@ -139,16 +129,13 @@ export class Story {
 
 /** Wait, but no longer than until the signal comes, and not at all in a page that nobody sees.
  * @param {number} ms @param {AbortSignal} signal */
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    if (ms <= 0 || signal.aborted || document.hidden) return resolve(null);
-    const over = new AbortController();
-    const until = { signal: over.signal }; // the listeners go when it is over
-    until.signal.addEventListener("abort", resolve);
-    const done = () => over.abort();
-    setTimeout(done, ms);
-    signal.addEventListener("abort", done, until);
-    document.addEventListener("visibilitychange", done, until); // timers are slow where nobody looks
+async function pause(ms, signal) {
+  if (ms <= 0 || signal.aborted || document.hidden) return;
+  const over = AbortSignal.any([signal, AbortSignal.timeout(ms)]);
+  await new Promise((resolve) => {
+    over.addEventListener("abort", resolve);
+    // Timers are slow where nobody looks.
+    document.addEventListener("visibilitychange", resolve, { signal: over });
   });
 }
 
