@@ -649,10 +649,6 @@ function settingsView(one) {
   const done = () => {
     if (!session.engine && !session.doing && session.story.tokens.length) session.wake();
   };
-  const seed = (/** @type {number} */ value) => {
-    widget.save({ seed: value });
-    widget.update();
-  };
   const how = { least: "the likeliest", format, move, done };
   return html`
     <div class="gptlib-pg-settings" role="group" aria-label="How the next token is drawn">
@@ -660,7 +656,7 @@ function settingsView(one) {
       <div class="gptlib-bar gptlib-pg-line">
         <label class="gptlib-bar gptlib-pg-line">
           <span class="gptlib-dial-name">Seed</span>
-          ${seedBox(model.get("seed"), seed)}
+          ${seedBox(widget)}
         </label>
         ${button([icon(ICONS.dice), "New seed"], () => one.newSeed(), SMALL)}
       </div>

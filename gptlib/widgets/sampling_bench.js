@@ -59,15 +59,14 @@ export function decode(stored) {
     depths,
     counts: Float64Array.from(stored.rest, ([n]) => n),
     means: Float64Array.from(stored.rest, ([, mean]) => mean),
-    own: depths,
-    ownRest: depths,
   };
   const own = soften(ranked, 1);
   return { ...ranked, own: own.subarray(0, order.length), ownRest: own.subarray(order.length) };
 }
 
 /** The softmax, of the tokens kept and of each bin, of logits divided by a temperature above 0.
- * @param {Ranked} ranked @param {number} temperature @returns {Float64Array} the bins last */
+ * @param {Pick<Ranked, "depths" | "counts" | "means">} ranked @param {number} temperature
+ * @returns {Float64Array} the bins last */
 function soften({ depths, counts, means }, temperature) {
   const weights = Float64Array.of(...depths, ...means)
     .map((depth, i) => (counts[i - depths.length] ?? 1) * Math.exp(-depth / temperature));
@@ -82,7 +81,10 @@ export function settle(ranked, { temperature, top_k, top_p }) {
   const most = temperature === 0 ? 1 : (top_k ?? Infinity);
   const shares = soften(ranked, temperature || 1);
   const sizes = Float64Array.from(shares, (_, i) => ranked.counts[i - named] ?? 1); // in tokens
-  if (most < ranked.size) { for (const part of [shares, sizes]) part.fill(0, most); }
+  if (most < ranked.size) {
+    shares.fill(0, most);
+    sizes.fill(0, most);
+  }
   if (top_p !== null && top_p < 1) cut(shares, sizes, top_p);
   const all = sum(shares);
   let [possible, share, entropy] = [0, 0, 0];
@@ -249,20 +251,10 @@ class Bench {
     return Math.min(this.model.get("draws") ?? 0, MOST_DRAWS);
   }
 
-  seed() {
-    return this.model.get("seed") ?? 1;
-  }
-
   /** Show what is known of the prompt; what is shown stays until then. */
   adopt() {
     const found = this.known();
     if (found && found !== this.seen.stored) this.seen = read(found);
-  }
-
-  /** Before it is drawn. */
-  view() {
-    this.adopt();
-    return benchView(this);
   }
 
   /** After it is drawn. */
@@ -318,7 +310,11 @@ class Bench {
   draw(more) {
     const count = Math.min(this.draws() + more, MOST_DRAWS);
     this.widget.save({ draws: count });
-    const ranks = draw(settle(this.seen.ranked, samplingOf(this.model)), count, this.seed());
+    const ranks = draw(
+      settle(this.seen.ranked, samplingOf(this.model)),
+      count,
+      this.model.get("seed"),
+    );
     const name = spoken(this.nameAt(ranks[count - 1]));
     this.status.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
   }
@@ -419,11 +415,10 @@ function rowView(token, { now, own, count, all, end }, kind = "", click = nothin
 function tokenView(one, rank) {
   const name = one.nameAt(rank);
   if (!one.reader.kernel) return html`<span class="gptlib-sb-token" title=${name}>${name}</span>`;
+  const said = `Add ${spoken(name)} to the prompt`;
   return html`
-    <button type="button" class="gptlib-sb-token" title=${name}
-      tabindex=${rank === one.current ? 0 : -1} aria-label="Add ${spoken(
-        name,
-      )} to the prompt">${name}</button>
+    <button type="button" class="gptlib-sb-token" title=${name} aria-label=${said}
+      tabindex=${rank === one.current ? 0 : -1}>${name}</button>
   `;
 }
 
@@ -529,17 +524,13 @@ function drawsView(one, ranks) {
     ? `${plural(count, "draw")} from these bars, made anew at every setting. The latest first:`
     : "A draw picks one next token from these bars.";
   const latest = Array.from(ranks.slice(-LATEST), (rank) => one.nameAt(rank)).reverse();
-  const seed = (/** @type {number} */ value) => {
-    one.widget.save({ seed: value });
-    one.widget.update();
-  };
   return html`
     <div class="gptlib-sb-draws" role="group" aria-label="Draws">
       <div class="gptlib-bar">
         ${button("Draw a token", () => one.draw(1), { class: main, disabled: full })}
         ${button("Draw 100", () => one.draw(100), { disabled: full })}
         ${button("Reset", () => one.reset(), { disabled: count === 0 })}
-        <label>Seed ${seedBox(one.seed(), seed)}</label>
+        <label>Seed ${seedBox(one.widget)}</label>
       </div>
       <span class="gptlib-soft">${words}</span>
       <div class="gptlib-sb-latest">
@@ -551,19 +542,17 @@ function drawsView(one, ranks) {
 
 /** @param {Bench} one */
 function benchView(one) {
+  one.adopt();
   const drawn = settle(one.seen.ranked, samplingOf(one.model));
-  const ranks = draw(drawn, one.draws(), one.seed());
+  const ranks = draw(drawn, one.draws(), one.model.get("seed"));
   return html`
     <div class="gptlib-layout">
       <div class="gptlib-head">
         <strong class="gptlib-title">Sampling bench</strong>
         <span class="gptlib-soft">${plural(one.seen.stored.size, "token")}</span>
       </div>
-      ${one.reader.view(nothing, choiceView(one))} ${controlsView(one)} ${figureView(
-        one,
-        drawn,
-        ranks,
-      )}
+      ${one.reader.view(nothing, choiceView(one))} ${controlsView(one)}
+      ${figureView(one, drawn, ranks)}
       <div class="gptlib-sb-facts">${factsView(one, drawn)}</div>
       ${drawsView(one, ranks)} ${one.status.element}
     </div>
@@ -573,7 +562,7 @@ function benchView(one) {
 /** @param {Widget} widget */
 function setUp(widget) {
   const one = new Bench(widget);
-  return { view: () => one.view(), drawn: () => one.drawn(), close: () => one.close() };
+  return { view: () => benchView(one), drawn: () => one.drawn(), close: () => one.close() };
 }
 
 const TRAITS = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];
