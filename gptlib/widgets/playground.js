@@ -18,7 +18,7 @@ import {
 } from "./lib/kit.js";
 import { formatChance, formatCount, megabytes, plural, sum } from "./lib/numbers.js";
 import { moved, withModifier } from "./lib/rove.js";
-import { dials, samplingOf, seedBox } from "./lib/sampling.js";
+import { dials, samplingOf, seedBox, STOPS } from "./lib/sampling.js";
 import { lossOf, Session, Story } from "./lib/session.js";
 import { labelOfText, NO_INK, spoken } from "./lib/tokens.js";
 
@@ -201,6 +201,21 @@ class Playground {
     this.size = `${megabytes(this.model.get("size"))} MB`;
     this.readPrompt();
     this.readExample();
+    const { attend, refresh, status } = this.session;
+    status.element.classList.add("gptlib-pg-hidden");
+    this.on = {
+      prompt: () => this.readPrompt(),
+      example: () => this.readExample(),
+      layer: attend,
+      head: attend,
+      temperature: refresh,
+      top_k: refresh,
+      top_p: refresh,
+      parts() {
+        attend();
+        refresh();
+      },
+    };
   }
 
   get story() {
@@ -275,7 +290,7 @@ class Playground {
   }
 
   /** @param {KeyboardEvent} event */
-  onTextKey(event) {
+  onTextKey = (event) => {
     const here = groupOf(event);
     if (here < 0 || withModifier(event)) return;
     const keys = { back: ["ArrowLeft"], on: ["ArrowRight"], page: 0 };
@@ -285,7 +300,7 @@ class Playground {
     if (to !== null) return this.focus(to);
     this.choose(here);
     if (event.key === "ArrowDown") this.#focus = ".gptlib-pg-row";
-  }
+  };
 
   /** @param {KeyboardEvent} event */
   onRowKey(event) {
@@ -451,10 +466,9 @@ function textView(one) {
   };
   const leave = () => one.point(-1);
   const over = (/** @type {Event} */ event) => one.point(groupOf(event));
-  const key = (/** @type {KeyboardEvent} */ event) => one.onTextKey(event);
   const pieces = repeat(shown, (_, n) => first + n, (_, n) => pieceView(one, first + n));
   return inline`<div class="gptlib-pg-text" dir="auto" role="group"
-    aria-label="The text, token by token" @click=${click} @keydown=${key} @focusin=${enter}
+    aria-label="The text, token by token" @click=${click} @keydown=${one.onTextKey} @focusin=${enter}
     @focusout=${leave} @pointerover=${over} @pointerleave=${leave}>${pieces}</div>`;
 }
 
@@ -645,11 +659,10 @@ function settingsView(one) {
   const { widget, model, session } = one;
   const format = (/** @type {string} */ _, /** @type {number | null} */ value) =>
     value === null ? "off" : String(Number(value.toFixed(2)));
-  const move = (/** @type {Record<string, unknown>} */ change) => widget.save(change);
   const done = () => {
     if (!session.engine && !session.doing && session.story.tokens.length) session.wake();
   };
-  const how = { least: "the likeliest", format, move, done };
+  const how = { least: "the likeliest", format, move: widget.save, done };
   return html`
     <div class="gptlib-pg-settings" role="group" aria-label="How the next token is drawn">
       ${dials(samplingOf(model), how)}
@@ -833,27 +846,7 @@ function layoutView(one) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const one = new Playground(widget);
-  const { attend, refresh, status } = one.session;
-  status.element.classList.add("gptlib-pg-hidden");
-  const on = {
-    prompt: () => one.readPrompt(),
-    example: () => one.readExample(),
-    layer: attend,
-    head: attend,
-    temperature: refresh,
-    top_k: refresh,
-    top_p: refresh,
-    parts() {
-      attend();
-      refresh();
-    },
-  };
-  return { view: () => one.view(), drawn: () => one.drawn(), close: () => one.close(), on };
-}
+const OWN = ["prompt", "example", "parts", "colored", "fast", "layer", "head", "seed"];
+const TRAITS = [...OWN, ...Object.keys(STOPS)];
 
-const TRAITS = ["prompt", "example", "parts", "colored", "fast", "layer", "head", "seed"];
-
-export default define("pg", [...TRAITS, "temperature", "top_k", "top_p"], setUp);
+export default define("pg", TRAITS, (widget) => new Playground(widget));

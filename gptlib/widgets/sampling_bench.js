@@ -6,7 +6,7 @@ import { announcer, button, classes, define, html, inline, nothing, select } fro
 import { formatChance, formatCount, plural, sum } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
 import { Reader } from "./lib/reader.js";
-import { dials, samplingOf, seedBox } from "./lib/sampling.js";
+import { dials, samplingOf, seedBox, STOPS } from "./lib/sampling.js";
 import { label, spoken } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
@@ -257,7 +257,11 @@ class Bench {
     if (found && found !== this.seen.stored) this.seen = read(found);
   }
 
-  /** After it is drawn. */
+  view() {
+    this.adopt();
+    return benchView(this);
+  }
+
   drawn() {
     const { root } = this.widget;
     root.classList.toggle("gptlib-sb-drawn", this.draws() > 0);
@@ -273,14 +277,14 @@ class Bench {
   }
 
   /** @param {Record<string, unknown>} change of the settings, or another prompt */
-  change(change) {
+  change = (change) => {
     this.widget.save(change);
     this.adopt();
     const { possible, entropy, probabilities } = settle(this.seen.ranked, samplingOf(this.model));
     const best = `${spoken(this.nameAt(0))} ${formatChance(probabilities[0])}`;
     const words = `${formatCount(possible)} tokens possible, entropy ${entropy.toFixed(2)} nats`;
     this.status.say(`${words}; ${best}.`, 600); // when the slider rests
-  }
+  };
 
   /** @param {{ prompt: string, added: number[] }} prompt that Python may not have sent */
   ask(prompt) {
@@ -373,11 +377,10 @@ function controlsView(one) {
     );
     return button(name, () => one.change(preset), { pressed });
   });
-  const move = (/** @type {Record<string, unknown>} */ change) => one.change(change);
   return html`
     <div class="gptlib-controls gptlib-sb-controls" role="group" aria-label="Sampling">
       <div class="gptlib-sb-presets" role="group" aria-label="Presets">${presets}</div>
-      ${dials(settings, { least: "greedy", format: formatSetting, move })}
+      ${dials(settings, { least: "greedy", format: formatSetting, move: one.change })}
     </div>
   `;
 }
@@ -542,7 +545,6 @@ function drawsView(one, ranks) {
 
 /** @param {Bench} one */
 function benchView(one) {
-  one.adopt();
   const drawn = settle(one.seen.ranked, samplingOf(one.model));
   const ranks = draw(drawn, one.draws(), one.model.get("seed"));
   return html`
@@ -559,12 +561,7 @@ function benchView(one) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const one = new Bench(widget);
-  return { view: () => benchView(one), drawn: () => one.drawn(), close: () => one.close() };
-}
+const OWN = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];
+const TRAITS = [...OWN, ...Object.keys(STOPS)];
 
-const TRAITS = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];
-
-export default define("sb", [...TRAITS, "temperature", "top_k", "top_p"], setUp);
+export default define("sb", TRAITS, (widget) => new Bench(widget));
