@@ -187,8 +187,7 @@ function shareOf({ currentTarget, clientX, clientY }, down = false) {
 class Playground {
   typed = ""; // what stands in the box
   id = uniqueName();
-  /** @type {ReturnType<typeof looking>} */
-  look = NOWHERE;
+  /** @type {ReturnType<typeof looking>} */ look = NOWHERE;
   #follows = false; // whether the end of the text is in view, and stays there
   #focus = ""; // what gets the focus once it is drawn
   #typing = 0; // a timer

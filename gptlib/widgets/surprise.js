@@ -326,8 +326,7 @@ const textOf = (judged) => judged.tokens.join("");
 
 /** Which text is looked at, and which of its tokens. */
 class Reading {
-  /** A text that is judged here. @type {Judged | null} */
-  own = null;
+  /** A text that is judged here. @type {Judged | null} */ own = null;
   ownToken = 0;
   hovered = -1;
   draft = ""; // what stands in the box for other texts
@@ -417,16 +416,12 @@ class Lab extends Reading {
   writing = false;
   stopped = false; // by the reader
   typing = 0;
-  /** @type {any} */
-  engine = null;
-  /** @type {Awaited<ReturnType<typeof openGrammar>> | null} */
-  grammar = null;
+  /** @type {any} */ engine = null;
+  /** @type {Awaited<ReturnType<typeof openGrammar>> | null} */ grammar = null;
   loading = new AbortController(); // the last time
   work = new AbortController(); // of the model, the last time
-  /** The tokens of the reader's own text. @type {number[]} */
-  ids = [];
-  /** Of the grammar, at each of them. @type {[number, number][][]} */
-  likeliest = [];
+  /** The tokens of the reader's own text. @type {number[]} */ ids = [];
+  /** Of the grammar, at each of them. @type {[number, number][][]} */ likeliest = [];
   asked = new Set(); // of which tokens the model's alternatives are known, or on their way
   frame = onFrame(this.widget.update);
 

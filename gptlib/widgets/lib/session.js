@@ -49,13 +49,11 @@ export function lossOf(tokens, { first, last }) {
 
 /** Tokens, what is known of them, and which of them the reader has taken hold of. */
 export class Story {
-  /** @type {Group[]} */
-  groups = [];
+  /** @type {Group[]} */ groups = [];
   begun = 1; // so many tokens at its beginning are the reader's
   chosen = -1; // a group
   pointed = -1; // another, under the pointer
-  /** @type {Looks | null} */
-  looks = null;
+  /** @type {Looks | null} */ looks = null;
 
   /** @param {Token[]} [tokens] the first is the end-of-text token
    * @param {Alternative[] | null} [next] what may follow
@@ -162,21 +160,17 @@ export class Session {
   stored = false; // whether the story is Python's example
   beginning = ""; // what the story was written from,
   seed = 1; // and the seed
-  /** @type {any} */
-  engine = null;
+  /** @type {any} */ engine = null;
   doing = ""; // in a word: loading, reading, writing
   arrived = 0; // bytes of the model
   error = "";
   told = ""; // what there is to say, until something else is done
-  /** @type {(() => void) | null} */
-  retry = null;
+  /** @type {(() => void) | null} */ retry = null;
   status = announcer(0);
   #calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-  /** @type {Promise<any> | null} */
-  #opening = null;
+  /** @type {Promise<any> | null} */ #opening = null;
   #load = new AbortController(); // of what is opening
-  /** @type {AbortController | null} */
-  #job = null; // what is under way
+  /** @type {AbortController | null} */ #job = null; // what is under way
   #slow = 0; // a timer
   #gone = false;
 

@@ -33,8 +33,7 @@ export class Settings {
   error = "";
   wrong = ""; // the fields that do not hold, by their names
   dragged = ""; // the slider that moves: its stops must not move with it
-  /** @type {Record<string, number[]>} */
-  stops = {};
+  /** @type {Record<string, number[]>} */ stops = {};
   status = announcer();
   told = ""; // the first picture is not news
 
