@@ -133,10 +133,10 @@ export function announcer(pause = 500) {
   let timer = 0;
   return {
     element, // to be drawn by the view
-    /** @param {string} sentence */
-    say(sentence) {
+    /** @param {string} sentence @param {number} [wait] another pause */
+    say(sentence, wait = pause) {
       clearTimeout(timer);
-      timer = window.setTimeout(() => element.textContent = sentence, pause);
+      timer = window.setTimeout(() => element.textContent = sentence, wait);
     },
     close: () => clearTimeout(timer),
   };
@@ -204,12 +204,13 @@ export const guard = directive(Guard);
  * A button.
  * @param {unknown} content
  * @param {() => void} act
- * @param {{ class?: string, pressed?: boolean, disabled?: boolean }} [more]
+ * @param {{ class?: string, pressed?: boolean, disabled?: boolean, label?: string }} [more]
  */
 export const button = (content, act, more = {}) =>
   html`
     <button type="button" class=${more.class ?? "gptlib-button"} ?disabled=${more.disabled ?? false}
-      aria-pressed=${more.pressed ?? nothing} @click=${act}>${content}</button>
+      aria-pressed=${more.pressed ?? nothing} aria-label=${more.label ?? nothing}
+      @click=${act}>${content}</button>
   `;
 
 /**
