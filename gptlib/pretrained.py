@@ -138,7 +138,8 @@ def save(model: nn.Module, folder: str | Path, encoding: Encoding | None = None)
     once they are written whole. Weights keep their type. A model without biases for queries, keys
     and values gets zeros there, which is the same model. What wraps a model, as ``torch.compile``
     and DDP do, is left out. Raises ``OSError`` if the files cannot be written, ``ValueError`` for
-    an encoding with more tokens than the model has, or one that transformers could not open.
+    an encoding with more tokens than the model has, or one that transformers could not open, and
+    for numbers that are not finite.
     """
     gpt = unwrapped(model)
     if gpt.config.tie_head and gpt.output_head.weight is not gpt.token_embedding.weight:
@@ -148,6 +149,12 @@ def save(model: nn.Module, folder: str | Path, encoding: Encoding | None = None)
             f"the encoding has {encoding.n_vocab:,} tokens, "
             f"and the model's vocab_size is {gpt.config.vocab_size:,}"
         )
+    tensors = to_gpt2(gpt)
+    for name, tensor in tensors.items():
+        if not _is_finite(tensor):
+            raise ValueError(
+                f"{name} has numbers that are infinite or not a number: load refuses it"
+            )
     beside = vocabulary_files.contents_of(encoding) if encoding else origins.of(gpt).files()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -156,7 +163,7 @@ def save(model: nn.Module, folder: str | Path, encoding: Encoding | None = None)
         text = json.dumps(settings_of(gpt, encoding), indent=2)
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
         try:
-            save_file(to_gpt2(gpt), new / WEIGHTS, metadata={"format": "pt"})
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from None
         shutil.copymode(new / _CONFIG, new / WEIGHTS)  # safetensors lets only its owner read it

@@ -60,7 +60,8 @@ class Cut:
         at_most = None if self.encoding == "characters" else CHARACTERS_FOR_A_VOCABULARY
         encoding = self._encoding("bpe", lambda: text_files.read_text(path, at_most))
         stream = text_files.file_stream(path, encoding)
-        n_texts = int((stream == characters.end_of_text(encoding)).sum()) - 1
+        end = characters.end_of_text(encoding)  # counted in parts: a stream may be a mapped file
+        n_texts = sum(int((part == end).sum()) for part in stream.split(2**20)) - 1
         training, held_out = data.split(stream, held_out_share)
         batches = data.WindowBatches(training, self.batch_size, self.context_length, self.seed)
         held_out = held_out[: HELD_OUT_BATCHES * self.batch_size * self.context_length + 1]

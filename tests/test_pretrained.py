@@ -777,6 +777,18 @@ def test_a_folder_below_a_file_is_an_oserror(tmp_path):
         save(gpt(), tmp_path / "file" / "model")
 
 
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_load_would_refuse_is_not_saved(dtype, tmp_path):
+    model = gpt().to(dtype)
+    with torch.no_grad():
+        model.final_norm.scale[3] = math.nan
+    with pytest.raises(
+        ValueError, match=r"^transformer\.ln_f\.weight has numbers that are infinite"
+    ):
+        save(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
 def compiled(model):
     """As torch.compile does, which takes seconds to import."""
     wrapper = torch.nn.Module()
