@@ -147,7 +147,7 @@ def _bytes_of(encoding: tiktoken.Encoding) -> dict[str, Any]:
     ids = encoding._mergeable_ranks
     spelled = {number: _spelled(token) for token, number in ids.items()}
     try:
-        merges = [[spelled[a], spelled[b]] for a, b in tokenizer.merges(encoding)]
+        merges = _merges(encoding, spelled)
     except KeyError as error:
         raise ValueError(
             f"the encoding {encoding.name!r} is no byte-level BPE: {error.args[0]!r} is a part of "
@@ -167,6 +167,14 @@ def _bytes_of(encoding: tiktoken.Encoding) -> dict[str, Any]:
             "merges": merges,
         },
     }
+
+
+def _merges(encoding: tiktoken.Encoding, spelled: Mapping[int, str]) -> list[list[str]]:
+    """Return the pairs that are merged, in their order, in signs."""
+    ranks = encoding._mergeable_ranks
+    if len(ranks) == 50_256 and ranks == tokenizer.gpt2()._mergeable_ranks:
+        return [line.split(" ") for line in tokenizer.gpt2_merges()]  # the others take seconds
+    return [[spelled[left], spelled[right]] for left, right in tokenizer.merges(encoding)]
 
 
 def _characters_of(encoding: tiktoken.Encoding) -> dict[str, Any]:
@@ -297,9 +305,9 @@ def _require_same_merges(encoding: tiktoken.Encoding, listed: list[str | list[st
     """
     theirs = [_pair(merge) for merge in listed]
     if [" ".join(pair) for pair in theirs] == tokenizer.gpt2_merges():
-        return  # to go through 50,000 of them takes a second
+        return  # to go through 50,000 of them takes seconds
     spelled = {n: _spelled(token) for token, n in encoding._mergeable_ranks.items()}
-    ours = [[spelled[left], spelled[right]] for left, right in tokenizer.merges(encoding)]
+    ours = _merges(encoding, spelled)
     for number, (listed_pair, own) in enumerate(zip_longest(theirs, ours)):
         if listed_pair != own:
             raise ValueError(
