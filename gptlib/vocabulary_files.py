@@ -82,7 +82,7 @@ def parse(found: Mapping[str, bytes], place: Path) -> tiktoken.Encoding:
     try:
         whole = json.loads(found[TOKENIZER]) if TOKENIZER in found else _of_pair(found)
         return _encoding(whole, path.parent.name or path.name)
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except _DAMAGED as error:
         why = f"it has no {error}" if isinstance(error, KeyError) else str(error)
         raise ValueError(f"{path} is not a vocabulary that is read here: {why}") from None
 
@@ -103,6 +103,10 @@ def what_else(folder: Path) -> str:
     if foreign:
         return f"{', '.join(foreign)} is of a kind that is not read"
     return f"neither {TOKENIZER}, nor {_VOCAB} and {_MERGES}, nor {_TIKTOKEN}"
+
+
+#: What comes of a file whose parts are of another kind than they should be.
+_DAMAGED = (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError)
 
 
 def _path(place: Path, name: str) -> Path:
@@ -255,7 +259,7 @@ def _pattern(cut: Mapping[str, Any] | None, last: str) -> str:
     ``last`` is "ByteLevel" where the pieces then become bytes, "Split" where they stay characters.
     """
     cut = cut or {}
-    steps = list(cut["pretokenizers"]) if cut.get("type") == "Sequence" else [cut]
+    steps = (cut["pretokenizers"] or [{}]) if cut.get("type") == "Sequence" else [cut]
     kinds = [step.get("type") for step in steps]
     if steps[-1].get("add_prefix_space"):
         raise ValueError("it puts a blank before a text (add_prefix_space)")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import random
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -204,6 +205,10 @@ OTHER = {
     ),
     "blanks alone": (change(pre_tokenizer={"type": "Whitespace"}), r"cut by \['Whitespace'\]"),
     "nothing": (change(pre_tokenizer=None), r"cut by \[None\]"),
+    "no steps": (
+        change(pre_tokenizer={"type": "Sequence", "pretokenizers": []}),
+        r"cut by \[None\]",
+    ),
     "merges in another order": (swap_merges, "its merge 3 is "),
     "a byte that is missing": (take_a_byte, "it has no token for 1 of the 256 bytes"),
     "a gap": (leave_a_gap, "its 300 ids are not those from 0 on"),
@@ -230,6 +235,48 @@ def test_a_file_that_is_no_vocabulary_is_refused(text, tmp_path):
         ValueError, match=r"tokenizer\.json is not a vocabulary that is read here: "
     ):
         vocabulary_files.load(tmp_path)
+
+
+def places(whole, path=()):
+    """Every place in a JSON value, but of the tokens and merges only a few."""
+    yield path
+    children = whole.items() if isinstance(whole, dict) else enumerate(whole)
+    for key, child in list(children)[:12]:
+        if isinstance(child, (dict, list)):
+            yield from places(child, (*path, key))
+        else:
+            yield (*path, key)
+
+
+json_values = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner),
+    max_leaves=4,
+)
+
+
+@pytest.mark.parametrize("name", ["of prose", "another pattern", "characters of prose"])
+@given(data=st.data())
+@settings(any_time, max_examples=150)
+def test_whatever_is_changed_in_a_file_it_is_opened_or_refused_in_one_line(name, data):
+    whole = json.loads(vocabulary_files.contents_of(VOCABULARIES[name])["tokenizer.json"])
+    *way, last = data.draw(st.sampled_from([place for place in places(whole) if place]))
+    parent = whole
+    for key in way:
+        parent = parent[key]
+    parent[last] = data.draw(json_values)
+    found = {"tokenizer.json": json.dumps(whole).encode()}
+    message = None
+    try:
+        encoding = vocabulary_files.parse(found, Path("folder"))
+    except ValueError as error:
+        message = str(error)
+    if message is None:
+        assert len(tokenizer.token_bytes(encoding)) == encoding.n_vocab
+    else:
+        start = f"{Path('folder', 'tokenizer.json')} is not a vocabulary that is read here: "
+        assert message.startswith(start)
+        assert "\n" not in message
 
 
 def test_a_merge_that_tiktoken_would_do_in_another_way_is_refused(tmp_path):
