@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from tiktoken import Encoding
 from torch import Tensor
 
@@ -61,7 +62,7 @@ class Cut:
         encoding = self._encoding("bpe", lambda: text_files.read_text(path, at_most))
         stream = text_files.file_stream(path, encoding)
         end = characters.end_of_text(encoding)  # counted in parts: a stream may be a mapped file
-        n_texts = sum(int((part == end).sum()) for part in stream.split(2**20)) - 1
+        n_texts = sum(int((part == end).sum()) for part in torch.split(stream, 2**20)) - 1
         training, held_out = data.split(stream, held_out_share)
         batches = data.WindowBatches(training, self.batch_size, self.context_length, self.seed)
         held_out = held_out[: HELD_OUT_BATCHES * self.batch_size * self.context_length + 1]
