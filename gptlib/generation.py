@@ -113,8 +113,8 @@ def next_logits(model: GPT, ids: Tensor, cache: KVCache) -> Tensor:
     return model.output_head(model.final_norm(x))[:, 0]  # (B, V)
 
 
-#: A vocabulary may lack this many of a model's last entries, less one: to be quick to compute, some
-#: models have a whole multiple of 64, 128 or 1,024 entries, and some have room for new tokens.
+#: A model may have fewer entries than this beyond those of its vocabulary. Some models have a whole
+#: multiple of 64, 128 or 1,024 entries, which is quicker to compute. Some have room for new tokens.
 PADDING = 1_024
 
 #: What can stand for :func:`next_logits` in :func:`generate`.

@@ -109,9 +109,10 @@ def load(
     :func:`save` does, but must not be written into. (On Windows, where a mapped file cannot be
     replaced, all is copied.) Everything else is copied, one tensor at a time.
 
-    Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
-    :class:`gptlib.downloads.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a
-    path where nothing is; ``ValueError`` for another name, type or device.
+    Raises :class:`gptlib.tensor_files.PretrainedError` for files that are not GPT-2's, whole and
+    finite; :class:`gptlib.downloads.hub.DownloadError` if they cannot be had;
+    ``FileNotFoundError`` for a path where nothing is; ``ValueError`` for another name, type or
+    device.
     """
     _require_usable(dtype, device)
     with located(name_or_path) as place:

@@ -28,7 +28,7 @@ GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|
 TIKTOKEN_PATTERN = (
     r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
 )
-#: The forms of the one pattern, tiktoken's older one among them: they cut every text alike.
+#: Forms of the one pattern that cut every text alike. The last is that of older tiktokens.
 PATTERNS = (
     GPT2_PATTERN,
     TIKTOKEN_PATTERN,
