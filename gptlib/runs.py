@@ -2,36 +2,46 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from tiktoken import Encoding
 
-from gptlib import pretrained, tokenizer
+from gptlib import origins, pretrained, vocabulary_files
 from gptlib.config import GPTConfig
 from gptlib.downloads import hub
 from gptlib.model import GPT
 from gptlib.training import checkpoints
 
-#: The file with a model's vocabulary, beside its weights or checkpoints.
-VOCABULARY = "vocabulary.tiktoken"
 
+def load(name: str, dtype: torch.dtype, encoding: str | None = None) -> tuple[GPT, Encoding]:
+    """Return the model that is meant, ready to write, and its vocabulary.
 
-def load(name: str, dtype: torch.dtype) -> tuple[GPT, Encoding]:
-    """Return the model that is meant, ready to write, and its vocabulary."""
-    place, has_vocabulary = checkpoints.latest(name), Path(name, VOCABULARY).exists()
+    The vocabulary is what lies beside the weights, or the one that ``encoding`` names: "stories",
+    "gpt2", or a folder or file with one. Raises ``ValueError`` where there is none: two
+    vocabularies may well have the same number of entries.
+    """
+    place, found = checkpoints.latest(name), vocabulary_files.contents(Path(name))
+    has_vocabulary = vocabulary_files.is_there(found)
     if place and has_vocabulary:
-        model, folder = trained(place).to(dtype), Path(name)
+        model = trained(place).to(dtype)
+        origins.remember(model, origins.Origin(Path(name), vocabulary=found))
     elif name in ("mini", *hub.RELEASED):
-        model, folder = _pretrained(name, dtype), None
+        model = _pretrained(name, dtype)
+    elif place and encoding:
+        model = trained(place).to(dtype)
     elif place:
-        raise ValueError(f"there is no {VOCABULARY} in {name}: 'python -m gptlib train' saves it")
+        what = vocabulary_files.what_else(Path(name))
+        raise ValueError(
+            f"there is no vocabulary in {name}, {what}: 'python -m gptlib train' saves one; "
+            "--encoding gives another"
+        )
     elif has_vocabulary and not any(Path(name).glob("*.safetensors")):
         raise ValueError(f"there is no checkpoint in {name} yet: its training was broken off")
     else:
         model = _pretrained(name, dtype)
-        folder = Path(name).parent if Path(name).is_file() else Path(name)
-    return model.eval(), _vocabulary(name, folder, model.config.vocab_size)
+    return model.eval(), _named(encoding) if encoding else _vocabulary(name, model)
 
 
 def trained(place: Path) -> GPT:
@@ -48,34 +58,49 @@ def trained(place: Path) -> GPT:
 def _pretrained(name: str, dtype: torch.dtype) -> GPT:
     """Return the model of this name, folder or file; what is on the hub is downloaded."""
     try:
-        return pretrained.load(name, dtype)
+        model = pretrained.load(name, dtype)
     except hub.DownloadError as error:
         if name in hub.RELEASED:
             raise
         raise hub.DownloadError(f"there is no folder {name} here, and {error}") from None
+    origin = origins.of(model)
+    if not (Path(name).exists() or origin.files()) and origin.place:
+        commit = origin.place.name  # the hub's cache names the folder so
+        folder = hub.fetch_vocabulary(hub.Repository(name, commit))
+        found = vocabulary_files.contents(folder) if folder else {}
+        origins.remember(model, replace(origin, vocabulary=found))
+    return model
 
 
-def _vocabulary(name: str, folder: Path | None, vocab_size: int) -> Encoding:
-    """Return the vocabulary beside a model, or the one of the course that has its size."""
-    if folder and (folder / VOCABULARY).exists():
-        return tokenizer.load(folder / VOCABULARY)
-    for known in (tokenizer.stories, tokenizer.gpt2):  # the second takes longer to make
-        if known().n_vocab == vocab_size:
-            return known()
+def _named(encoding: str) -> Encoding:
+    """Return the vocabulary of the course, or of a folder or file, that is named."""
+    if encoding in vocabulary_files.KNOWN:
+        return vocabulary_files.KNOWN[encoding]()
+    if Path(encoding).exists():
+        return vocabulary_files.load(encoding)
+    known = ", ".join(vocabulary_files.KNOWN)
+    raise ValueError(f"there is no vocabulary {encoding!r}; there is {known}, or a folder with one")
+
+
+def _vocabulary(name: str, model: GPT) -> Encoding:
+    """Return the vocabulary that came with a model's weights."""
+    origin = origins.of(model)
+    if encoding := origin.encoding():
+        return encoding
+    what = vocabulary_files.what_else(origin.place or Path())
     raise ValueError(
-        f"{name} has a vocabulary of {vocab_size:,} entries, which is not GPT-2's and not the "
-        f"stories': save it as {VOCABULARY} beside the weights"
+        f"{name} has {model.config.vocab_size:,} tokens and no vocabulary beside its weights, "
+        f"{what}: give the one that it was trained with, as --encoding gpt2, or stories, or a "
+        "folder that has it"
     )
 
 
 def keep_vocabulary(encoding: Encoding, folder: Path) -> None:
     """Save the vocabulary beside the checkpoints; refuse a folder that has another one."""
-    folder.mkdir(parents=True, exist_ok=True)
-    place = folder / VOCABULARY
-    if not place.exists():
-        tokenizer.save(encoding, place)
-    elif tokenizer.token_bytes(tokenizer.load(place)) != tokenizer.token_bytes(encoding):
+    if not vocabulary_files.is_there(vocabulary_files.contents(folder)):
+        vocabulary_files.save(encoding, folder)
+    elif not vocabulary_files.are_equal(vocabulary_files.load(folder), encoding):
         raise ValueError(
-            f"{place} is another vocabulary, of another training: give the same options as "
+            f"{folder} has another vocabulary, of another training: give the same options as "
             "before, or another --folder"
         )

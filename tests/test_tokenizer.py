@@ -135,7 +135,7 @@ def test_a_special_token_in_text_is_refused_unless_allowed():
 def test_gpt2_merges_are_those_of_its_file():
     written = [line.split(" ") for line in VOCAB_BPE.decode().split("\n")[1:-1]]
     tokens = token_bytes(tokenizer.gpt2())
-    sign = {byte: sign for sign, byte in tokenizer._gpt2_alphabet().items()}
+    sign = {byte: sign for sign, byte in tokenizer.byte_signs().items()}
     found = [
         ["".join(sign[byte] for byte in tokens[half]) for half in pair]
         for pair in merges(tokenizer.gpt2())
@@ -287,7 +287,7 @@ def test_two_forms_of_the_pattern_find_the_same_pieces():
     @given(UNICODE)
     @example(CONTRACTIONS)
     def compare(text):
-        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer._TIKTOKEN_PATTERN, text)
+        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer.TIKTOKEN_PATTERN, text)
 
     compare()
 

@@ -24,8 +24,8 @@ examples:
 
 A model is mini; gpt2, gpt2-medium, gpt2-large or gpt2-xl, of OpenAI; the folder of a training; a
 folder with config.json and model.safetensors; a .safetensors file; or OWNER/NAME, another GPT-2 on
-the Hugging Face hub. Its vocabulary is the one that lies beside it (vocabulary.tiktoken), or else
-the one that has as many entries as the model, of GPT-2 and the stories."""
+the Hugging Face hub. Its vocabulary is the one that lies beside it: tokenizer.json, or vocab.json
+with merges.txt, or vocabulary.tiktoken. Where there is none, say which one it was trained with."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -33,6 +33,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add("prompt", nargs="?", help="how the text begins (default: the model begins)")
     add("--model", default="mini", help="a name, a folder or a file: see below")
+    add("--encoding", metavar="NAME", help="stories, gpt2, or where the vocabulary lies instead")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="how its numbers are kept in memory")
     add("--max-new-tokens", type=int, default=300, metavar="N", help="the most tokens to write")
     add("--temperature", type=float, default=0.8, help="0 is certain, 1 the model's own chances")
@@ -48,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
 
     from gptlib import runs
 
-    model, encoding = runs.load(args.model, getattr(torch, args.dtype))
+    model, encoding = runs.load(args.model, getattr(torch, args.dtype), args.encoding)
     generator = torch.Generator()
     if args.seed is None:
         generator.seed()
