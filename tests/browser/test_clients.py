@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import re
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
@@ -17,6 +16,14 @@ expect = playwright_api.expect
 CHAPTER = "notebooks/03_attention.html"
 
 
+@pytest.fixture
+def loud(browser: playwright_api.Browser) -> Iterator[Page]:
+    """A page whose console may say what did not load."""
+    context = browser.new_context(viewport={"width": 1280, "height": 800})
+    yield context.new_page()
+    context.close()
+
+
 def holes(page: Page) -> list[tuple[str, int]]:
     """Widgets that are higher than the words in them, with their heights."""
     return page.locator(".gptlib-widget").evaluate_all(
@@ -26,7 +33,8 @@ def holes(page: Page) -> list[tuple[str, int]]:
     )
 
 
-def test_a_page_opened_as_a_file_says_what_is_missing_and_has_no_hole(page: Page) -> None:
+def test_a_page_opened_as_a_file_says_what_is_missing_and_has_no_hole(loud: Page) -> None:
+    page = loud
     page.goto((SITE / CHAPTER).as_uri())
     note = page.locator(".gptlib-missing")
     expect(note).to_have_count(1)
@@ -39,8 +47,10 @@ def test_a_page_opened_as_a_file_says_what_is_missing_and_has_no_hole(page: Page
 
 @pytest.mark.parametrize("how", ["blocked", "of another type"])
 def test_widgets_whose_program_does_not_load_leave_their_words(
-    page: Page, site: str, how: str
+    loud: Page, site: str, how: str
 ) -> None:
+    page = loud
+
     def answer(route: playwright_api.Route) -> None:
         if how == "blocked":
             route.abort()
@@ -94,9 +104,12 @@ def test_what_is_printed_is_whole(page: Page, site: str, name: str) -> None:
     assert closed.count() == 0
     expect(page.locator(".skip-to-content")).to_be_hidden()
     scrolling = page.locator("article pre, article .table-wrapper, div.math")
-    assert scrolling.evaluate_all(
-        "all => all.filter(e => getComputedStyle(e).overflowX !== 'visible').length"
-    ) == 0
+    assert (
+        scrolling.evaluate_all(
+            "all => all.filter(e => getComputedStyle(e).overflowX !== 'visible').length"
+        )
+        == 0
+    )
     roots = page.locator(".gptlib-root")
     adjust = roots.evaluate_all("all => all.map(e => getComputedStyle(e).printColorAdjust)")
     assert set(adjust) <= {"exact"}
