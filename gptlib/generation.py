@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from gptlib import characters
 from gptlib.kv_cache import KVCache
 from gptlib.model import GPT, check_ids, in_mode
 
@@ -111,6 +112,10 @@ def next_logits(model: GPT, ids: Tensor, cache: KVCache) -> Tensor:
     return model.output_head(model.final_norm(x))[:, 0]  # (B, V)
 
 
+#: A model may have fewer entries than this beyond those of its vocabulary. Some models have a whole
+#: multiple of 64, 128 or 1,024 entries, which is quicker to compute. Some have room for new tokens.
+PADDING = 1_024
+
 #: What can stand for :func:`next_logits` in :func:`generate`.
 Reader = Callable[[GPT, Tensor, KVCache], Tensor]
 
@@ -124,13 +129,15 @@ def generate(
     top_k: int | None = None,
     top_p: float | None = None,
     stop: int | None = None,
+    n_tokens: int | None = None,
     generator: torch.Generator | None = None,
     cached: bool = True,
     reader: Reader = next_logits,
 ) -> Iterator[Tensor]:
     """Continue texts ``(B, T)``: yield the next token of each, ``(B,)``, as soon as it is drawn.
 
-    A text that has drawn the token ``stop`` repeats it; when all have, the iteration ends. Texts
+    A text that has drawn the token ``stop`` repeats it; when all have, the iteration ends. Only the
+    first ``n_tokens`` entries of the model's vocabulary are drawn, if it is given. Texts
     may grow past the context, or be longer from the start: whenever more than ``context_length``
     tokens are in view, only the newest ``context_length // 2`` stay (at least one), and become the
     first positions. With ``cached=False`` the model reads all tokens in view again for each new
@@ -149,9 +156,13 @@ def generate(
         raise ValueError(
             f"stop must be a token, from 0 to {model.config.vocab_size - 1:,}, not {stop!r}"
         )
-    draw = partial(
+    sample = partial(
         sample_next, temperature=temperature, top_k=top_k, top_p=top_p, generator=generator
     )
+
+    def draw(logits: Tensor) -> Tensor:
+        return sample(logits[:, :n_tokens])  # (B, V) to (B,)
+
     return _generate(model, ids, max_new_tokens, draw, stop, reader if cached else None)
 
 
@@ -205,18 +216,20 @@ def write(
     the model draws it. A piece is one token or more, never half a character. ``sampling`` goes to
     :func:`generate`: ``temperature``, ``top_k``, ``top_p``, ``generator``, ``cached``, ``reader``.
 
-    Raises ``ValueError`` at once for what :func:`generate` refuses, and if the encoding is not the
-    model's.
+    The model may have more entries than the encoding, fewer than :data:`PADDING`, which are not
+    drawn. Raises ``ValueError`` at once for what :func:`generate` refuses, for an encoding that is
+    not the model's or lacks END_OF_TEXT, and for a prompt that it has no tokens for.
     """
-    if encoding.n_vocab != model.config.vocab_size:
+    if not 0 <= model.config.vocab_size - encoding.n_vocab < PADDING:
         raise ValueError(
             f"the encoding has {encoding.n_vocab:,} tokens, "
             f"but the model's vocab_size is {model.config.vocab_size:,}"
         )
-    end = encoding.eot_token
+    end = characters.end_of_text(encoding)
     device = model.token_embedding.weight.device
-    ids = torch.tensor([[end, *encoding.encode_ordinary(prompt)]], device=device)  # (1, T)
-    return _pieces(generate(model, ids, max_new_tokens, stop=end, **sampling), encoding)
+    ids = torch.tensor([[end, *characters.encode(encoding, prompt)]], device=device)  # (1, T)
+    sampling = {"stop": end, "n_tokens": encoding.n_vocab, **sampling}
+    return _pieces(generate(model, ids, max_new_tokens, **sampling), encoding)
 
 
 def _pieces(tokens: Iterator[Tensor], encoding: tiktoken.Encoding) -> Iterator[str]:

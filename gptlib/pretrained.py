@@ -14,8 +14,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
-from importlib.resources import as_file, files
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,14 +22,15 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import save_file
+from tiktoken import Encoding
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from gptlib import devices
+from gptlib import devices, origins, vocabulary_files
 from gptlib.config import FAMILY, GPTConfig
-from gptlib.downloads import hub
 from gptlib.model import GPT
-from gptlib.tensor_files import WEIGHTS, PretrainedError, Tensors
+from gptlib.tensor_files import WEIGHTS, PretrainedError, Tensors, located, vocabulary_of
+from gptlib.tokenizer import END_OF_TEXT
 
 
 class Row(NamedTuple):
@@ -109,45 +109,68 @@ def load(
     :func:`save` does, but must not be written into. (On Windows, where a mapped file cannot be
     replaced, all is copied.) Everything else is copied, one tensor at a time.
 
-    Raises :class:`PretrainedError` for files that are not GPT-2's, whole and finite;
-    :class:`gptlib.downloads.hub.DownloadError` if they cannot be had; ``FileNotFoundError`` for a
-    path where nothing is; ``ValueError`` for another name, type or device.
+    Raises :class:`gptlib.tensor_files.PretrainedError` for files that are not GPT-2's, whole and
+    finite; :class:`gptlib.downloads.hub.DownloadError` if they cannot be had;
+    ``FileNotFoundError`` for a path where nothing is; ``ValueError`` for another name, type or
+    device.
     """
     _require_usable(dtype, device)
     with located(name_or_path) as place:
         tensors = Tensors(place)
-        model = blank(_config(tensors))
+        settings = _settings(tensors)
+        model = blank(_config(tensors, settings))
         _require_fit(tensors, model)
         state = dict(_read(tensors, model.config, dtype, torch.device(device)))
         _require_finite(tensors, model.config, state)
+        vocabulary = vocabulary_of(name_or_path, tensors.folder)
+    origins.remember(model, origins.Origin(tensors.folder, settings or {}, vocabulary))
     if model.config.tie_head:
         state["output_head.weight"] = state["token_embedding.weight"]
     model.load_state_dict(state, assign=True)
     return model.eval()
 
 
-def save(model: GPT, folder: str | Path) -> Path:
+def save(model: nn.Module, folder: str | Path, encoding: Encoding | None = None) -> Path:
     """Write a model as transformers' ``GPT2LMHeadModel.from_pretrained`` opens it; return where.
 
-    The files take the place of those that are there only once they are written whole. Weights keep
-    their type. A model without biases for queries, keys and values gets zeros there, which is the
-    same model. Raises ``OSError`` if the files cannot be written.
+    The vocabulary goes with it, as ``AutoTokenizer.from_pretrained`` opens it: the ``encoding``, or
+    the one that was beside the weights when they were loaded. What ``config.json`` said then, and
+    is not the model's shape, is said again. The files take the place of those that are there only
+    once they are written whole. Weights keep their type. A model without biases for queries, keys
+    and values gets zeros there, which is the same model. What wraps a model, as ``torch.compile``
+    and DDP do, is left out. Raises ``OSError`` if the files cannot be written, ``ValueError`` for
+    an encoding with more tokens than the model has, or one that transformers could not open, and
+    for numbers that are not finite.
     """
-    model = getattr(model, "_orig_mod", model)  # torch.compile(model) returns a wrapper
-    if model.config.tie_head and model.output_head.weight is not model.token_embedding.weight:
+    gpt = unwrapped(model)
+    if gpt.config.tie_head and gpt.output_head.weight is not gpt.token_embedding.weight:
         raise ValueError("the head has a matrix of its own, but model.config.tie_head is True")
+    if encoding and encoding.n_vocab > gpt.config.vocab_size:
+        raise ValueError(
+            f"the encoding has {encoding.n_vocab:,} tokens, "
+            f"and the model's vocab_size is {gpt.config.vocab_size:,}"
+        )
+    tensors = to_gpt2(gpt)
+    for name, tensor in tensors.items():
+        if not _is_finite(tensor):
+            raise ValueError(
+                f"{name} has numbers that are infinite or not a number: load refuses it"
+            )
+    beside = vocabulary_files.contents_of(encoding) if encoding else origins.of(gpt).files()
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".saving-", dir=folder) as unfinished:
         new = Path(unfinished)
-        text = json.dumps(settings_of(model), indent=2)
+        text = json.dumps(settings_of(gpt, encoding), indent=2)
         (new / _CONFIG).write_text(text + "\n", encoding="utf-8")
         try:
-            save_file(to_gpt2(model), new / WEIGHTS, metadata={"format": "pt"})
+            save_file(tensors, new / WEIGHTS, metadata={"format": "pt"})
         except SafetensorError as error:
             raise OSError(f"{folder / WEIGHTS} cannot be written: {error}") from None
         shutil.copymode(new / _CONFIG, new / WEIGHTS)  # safetensors lets only its owner read it
-        for name in (WEIGHTS, _CONFIG):
+        for name, data in beside.items():
+            (new / name).write_bytes(data)
+        for name in (WEIGHTS, _CONFIG, *beside):
             (new / name).replace(folder / name)
     return folder
 
@@ -179,20 +202,39 @@ def to_gpt2(model: GPT) -> dict[str, Tensor]:
     return tensors
 
 
-def settings_of(model: GPT) -> dict[str, Any]:
-    """Return what ``config.json`` says of a model, in transformers' terms."""
+def unwrapped(model: nn.Module) -> GPT:
+    """Return the GPT in what ``torch.compile``, DataParallel and DDP make of one."""
+    while not isinstance(model, GPT):
+        inner = getattr(model, "_orig_mod", getattr(model, "module", None))
+        if not isinstance(inner, nn.Module):
+            raise TypeError(f"model must be a GPT, not {type(model).__name__}")
+        model = inner
+    return model
+
+
+def settings_of(model: GPT, encoding: Encoding | None = None) -> dict[str, Any]:
+    """Return what ``config.json`` says of a model, in transformers' terms.
+
+    The end of text is the encoding's; without one it is what the model's ``config.json`` said when
+    it was loaded, or else the last token, as in GPT-2's vocabulary and the stories'.
+    """
     config = model.config
-    last = config.vocab_size - 1  # the end of text, in GPT-2's vocabulary and the stories'
-    return {
+    last = config.vocab_size - 1
+    settings = {
         "architectures": ["GPT2LMHeadModel"],
         **{name: values[0] for name, values in _ALLOWED.items()},
         **{theirs: getattr(config, ours) for ours, theirs in _SETTINGS.items()},
         "embd_pdrop": config.drop_rate,
         "attn_pdrop": config.drop_rate,
-        "bos_token_id": last,
-        "eos_token_id": last,
+        **dict.fromkeys(("bos_token_id", "eos_token_id"), last),
         "dtype": str(model.token_embedding.weight.dtype).removeprefix("torch."),
     }
+    of_weights = {"architectures", "dtype", "torch_dtype", *_SETTINGS.values()}
+    said = origins.of(model).settings
+    settings |= {name: value for name, value in said.items() if name not in of_weights}
+    if encoding and END_OF_TEXT in encoding.special_tokens_set:
+        settings |= dict.fromkeys(("bos_token_id", "eos_token_id"), encoding.eot_token)
+    return settings
 
 
 def config_of(settings: Mapping[str, Any]) -> GPTConfig:
@@ -265,42 +307,25 @@ def _require_usable(dtype: torch.dtype, device: str | torch.device) -> None:
     devices.require(device, dtype)
 
 
-@contextmanager
-def located(name_or_path: str | Path) -> Iterator[Path]:
-    """Yield the folder or file that is meant, downloaded if it is not here."""
-    path = Path(name_or_path)
-    name = name_or_path if isinstance(name_or_path, str) else ""
-    if name == "mini":
-        with as_file(files("gptlib") / "assets" / "mini") as folder:
-            yield folder
-    elif name in hub.RELEASED:
-        yield hub.fetch(hub.RELEASED[name])
-    elif path.exists():
-        yield path
-    elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(?<!\.safetensors)", name):
-        yield hub.fetch(hub.Repository(name))
-    elif not name or re.search(r"[/\\]|\.safetensors$", name):
-        raise FileNotFoundError(f"there is no folder or file {path}")
-    else:
-        known = ", ".join(("mini", *hub.RELEASED))
-        raise ValueError(
-            f"there is no model {name!r}; there is {known}, a folder, a .safetensors file, "
-            'or a model on the Hugging Face hub as "owner/name"'
-        )
-
-
-def _config(tensors: Tensors) -> GPTConfig:
-    """Return the shape of a checkpoint's model: what config.json says, or the one it must be."""
-    folder = tensors.place.parent if tensors.place.is_file() else tensors.place
-    path = folder / _CONFIG
+def _settings(tensors: Tensors) -> dict[str, Any] | None:
+    """Return what a checkpoint's config.json says, or None if it has none."""
+    path = tensors.folder / _CONFIG
     if not path.is_file():
-        return _known(tensors, path)
+        return None
     try:
         settings = json.loads(path.read_text(encoding="utf-8"))
     except (ValueError, RecursionError) as error:
         raise PretrainedError(f"{path} is not JSON: {error}") from None
     if not isinstance(settings, dict):
         raise PretrainedError(f"{path} has a {type(settings).__name__} instead of settings by name")
+    return settings
+
+
+def _config(tensors: Tensors, settings: dict[str, Any] | None) -> GPTConfig:
+    """Return the shape of a checkpoint's model: what config.json says, or the one it must be."""
+    path = tensors.folder / _CONFIG
+    if settings is None:
+        return _known(tensors, path)
     try:
         config = config_of(settings)
     except ValueError as error:

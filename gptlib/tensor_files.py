@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.resources import as_file, files
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
+from tiktoken import Encoding
 from torch import Tensor
 
+from gptlib import tokenizer, vocabulary_files
 from gptlib.downloads import hub
 
 WEIGHTS = "model.safetensors"
@@ -18,13 +21,49 @@ _PICKLE, _INDEX = "pytorch_model.bin", f"{WEIGHTS}.index.json"
 #: What is in a file and is not a weight: the masks that older versions of transformers stored.
 _BUFFERS = re.compile(r"h\.\d+\.attn\.(bias|masked_bias)")
 
+#: What stands before every name, by what a model was in when it was saved: torch.compile, DDP.
+_PREFIX = re.compile(r"(?:(?:_orig_mod|module|_fsdp_wrapped_module)\.)*(?:transformer\.)?")
+
 
 class PretrainedError(ValueError):
     """A checkpoint cannot be loaded; the message names the file, and says why."""
 
 
+@contextmanager
+def located(name_or_path: str | Path) -> Iterator[Path]:
+    """Yield the folder or file that is meant, downloaded if it is not here."""
+    path = Path(name_or_path)
+    name = name_or_path if isinstance(name_or_path, str) else ""
+    if name == "mini":
+        with as_file(files("gptlib") / "assets" / "mini") as folder:
+            yield folder
+    elif name in hub.RELEASED:
+        yield hub.fetch(hub.RELEASED[name])
+    elif path.exists():
+        yield path
+    elif re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(?<!\.safetensors)", name):
+        yield hub.fetch(hub.Repository(name))
+    elif not name or re.search(r"[/\\]|\.safetensors$", name):
+        raise FileNotFoundError(f"there is no folder or file {path}")
+    else:
+        known = ", ".join(("mini", *hub.RELEASED))
+        raise ValueError(
+            f"there is no model {name!r}; there is {known}, a folder, a .safetensors file, "
+            'or a model on the Hugging Face hub as "owner/name"'
+        )
+
+
+def vocabulary_of(
+    name_or_path: str | Path, folder: Path
+) -> Mapping[str, bytes] | Callable[[], Encoding]:
+    """Return the vocabulary of a model: that of its name, or the files of one in its folder."""
+    if name_or_path == "mini":
+        return tokenizer.stories
+    return tokenizer.gpt2 if name_or_path in hub.RELEASED else vocabulary_files.contents(folder)
+
+
 class Tensors:
-    """The tensors of a checkpoint by their names, without the prefix that some files have.
+    """The tensors of a checkpoint by their names, without the prefixes that some files have.
 
     ``place`` is a ``.safetensors`` file, or a folder that has one, or several and an index.
     ``shapes`` has every tensor but the masks, ``paths`` the file that each is in. Raises
@@ -33,6 +72,7 @@ class Tensors:
 
     def __init__(self, place: Path) -> None:
         self.place = place
+        self.folder = place.parent if place.is_file() else place
         self.files = _files(place)
         self.shapes: dict[str, tuple[int, ...]] = {}
         self.paths: dict[str, Path] = {}
@@ -41,7 +81,7 @@ class Tensors:
         for path in self.files:
             with self._open(path) as file:
                 for stored in file.keys():  # noqa: SIM118
-                    name = stored.removeprefix("transformer.")
+                    name = _PREFIX.sub("", stored, count=1)
                     if _BUFFERS.fullmatch(name):
                         continue
                     if name in self.paths:

@@ -25,9 +25,20 @@ GPT2_PATTERN = r"""'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|
 
 # The same pieces without backtracking: on a million blanks it would overflow tiktoken's stack. Of
 # white space before a sign all but the last character is taken, by the thousand, then one by one.
-_TIKTOKEN_PATTERN = (
+TIKTOKEN_PATTERN = (
     r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++"""
     r"""|\s++$|(?=\s\s)(?:\s{1024}(?=\s))*+(?:\s(?=\s))*+|\s"""
+)
+# The form that is in tiktoken itself, which backtracks, and below the one of its older versions.
+_TIKTOKENS_OWN = (
+    r"""'(?:[sdmt]|ll|ve|re)| ?\p{L}++| ?\p{N}++| ?[^\s\p{L}\p{N}]++|\s++$|\s+(?!\S)|\s"""
+)
+#: Forms of the one pattern that cut every text alike.
+PATTERNS = (
+    GPT2_PATTERN,
+    TIKTOKEN_PATTERN,
+    _TIKTOKENS_OWN,
+    _TIKTOKENS_OWN.replace("++", "+").replace(r"\s+$|", ""),
 )
 
 # SHA-256 of the files in assets/. tools/train_stories_vocabulary.py keeps the second.
@@ -47,13 +58,18 @@ def gpt2() -> tiktoken.Encoding:
     It is rebuilt from the shipped `vocab.bpe`, the merges that OpenAI released with GPT-2.
     Raises RuntimeError if that file is damaged.
     """
-    alphabet = _gpt2_alphabet()
+    alphabet = byte_signs()
     # str.translate wants code points; Latin-1 is the encoding whose code points are the bytes.
     to_byte = {ord(sign): byte for sign, byte in alphabet.items()}
     tokens = [bytes([byte]) for byte in alphabet.values()]
-    for line in _asset("vocab.bpe").decode().splitlines()[1:]:  # the first line is "#version: 0.2"
+    for line in gpt2_merges():
         tokens.append(line.replace(" ", "").translate(to_byte).encode("latin-1"))
     return _encoding("gpt2", tokens, [END_OF_TEXT])
+
+
+def gpt2_merges() -> list[str]:
+    """Return the lines of `vocab.bpe`: two parts of a token, in the signs of `byte_signs`."""
+    return _asset("vocab.bpe").decode().splitlines()[1:]  # the first is "#version: 0.2"
 
 
 @functools.cache
@@ -97,14 +113,22 @@ def train_bpe(text: str, vocab_size: int, special_tokens: Sequence[str] = ()) ->
 def save(encoding: tiktoken.Encoding, path: str | Path) -> None:
     """Write a vocabulary into a file for `load`: a line for each token, in tiktoken's format.
 
-    Raises ValueError if its special tokens are not END_OF_TEXT alone, with the last id.
+    Raises ValueError if `load` could not tell that it is this one: its special tokens must be
+    END_OF_TEXT alone, with the last id, its pieces GPT-2's, and every byte a token.
     """
-    if encoding._special_tokens != {END_OF_TEXT: encoding.n_vocab - 1}:
+    end = len(encoding._mergeable_ranks)
+    if encoding._special_tokens != {END_OF_TEXT: end} or encoding.n_vocab != end + 1:
         raise ValueError(
             f"only {END_OF_TEXT} can be a special token, and must have the last id, "
             f"got {encoding._special_tokens}"
         )
-    tokens = token_bytes(encoding)[:-1]
+    if encoding._pat_str not in PATTERNS:
+        raise ValueError(
+            f"{encoding.name!r} cuts text by another pattern than GPT-2's, and the file has no "
+            f"room for it: gptlib.vocabulary_files.save writes such a one, got {encoding._pat_str}"
+        )
+    tokens = sorted(encoding._mergeable_ranks, key=encoding._mergeable_ranks.__getitem__)
+    _require_tokens(tokens, repr(encoding.name))
     lines = [base64.b64encode(token) + b" %d\n" % rank for rank, token in enumerate(tokens)]
     Path(path).write_bytes(b"".join(lines))
 
@@ -114,9 +138,13 @@ def load(path: str | Path) -> tiktoken.Encoding:
 
     Raises ValueError if the file is something else, and FileNotFoundError if there is none.
     """
-    path = Path(path)
+    return parse(Path(path).read_bytes(), Path(path))
+
+
+def parse(data: bytes, path: Path) -> tiktoken.Encoding:
+    """Return the vocabulary that a file of these bytes holds; raises as `load` does."""
     tokens: list[bytes] = []
-    for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+    for number, line in enumerate(data.splitlines(), start=1):
         try:
             token, rank = line.split()
             tokens.append(base64.b64decode(token, validate=True))
@@ -125,8 +153,7 @@ def load(path: str | Path) -> tiktoken.Encoding:
             in_order = False
         if not in_order:
             raise ValueError(f"{path} is not a vocabulary: line {number:,} is {line[:40]!r}")
-    if len(set(tokens)) < len(tokens) or not {bytes([n]) for n in range(_N_BYTES)} <= set(tokens):
-        raise ValueError(f"{path} is not a vocabulary: a byte is missing, or a token comes twice")
+    _require_tokens(tokens, str(path))
     return _encoding(path.stem, tokens, [END_OF_TEXT])
 
 
@@ -146,7 +173,9 @@ def merges(encoding: tiktoken.Encoding) -> list[Pair]:
     """
     ranks = encoding._mergeable_ranks  # tiktoken's README extends encodings through it
     pairs = []
-    for token in sorted(ranks, key=ranks.__getitem__)[_N_BYTES:]:
+    for token in sorted(ranks, key=ranks.__getitem__):
+        if len(token) == 1:
+            continue
         left, right = _parts_before(token, ranks)
         pairs.append((ranks[left], ranks[right]))
     return pairs
@@ -162,6 +191,11 @@ def _parts_before(token: bytes, ranks: dict[bytes, int]) -> list[bytes]:
     return parts
 
 
+def _require_tokens(tokens: Sequence[bytes], whose: str) -> None:
+    if len(set(tokens)) < len(tokens) or not {bytes([n]) for n in range(_N_BYTES)} <= set(tokens):
+        raise ValueError(f"{whose} is not a vocabulary: a byte is missing, or a token comes twice")
+
+
 def _asset(name: str) -> bytes:
     """Read a file that ships with gptlib, and check that it is the one that was shipped."""
     data = (resources.files("gptlib") / "assets" / name).read_bytes()
@@ -174,7 +208,7 @@ def _asset(name: str) -> bytes:
     return data
 
 
-def _gpt2_alphabet() -> dict[str, int]:
+def byte_signs() -> dict[str, int]:
     """Return the sign that stands for each byte in `vocab.bpe`, in the order of GPT-2's ids.
 
     Bytes that print in Latin-1 stand for themselves and come first; the other 68, blanks and
@@ -192,7 +226,7 @@ def _encoding(
     """Wrap tokens, and after them special tokens, in the order of their ids."""
     return tiktoken.Encoding(
         name,
-        pat_str=_TIKTOKEN_PATTERN,
+        pat_str=TIKTOKEN_PATTERN,
         mergeable_ranks={token: rank for rank, token in enumerate(tokens)},
         special_tokens={token: rank for rank, token in enumerate(special_tokens, len(tokens))},
         explicit_n_vocab=len(tokens) + len(special_tokens),

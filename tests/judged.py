@@ -19,7 +19,13 @@ ROOT = Path(__file__).resolve().parent.parent
 RECORD = ROOT / "tests" / "judged.json"
 
 #: What each verdict rests on: the asset, the grammar, and the code that writes and judges.
-STORIES = ("gptlib/assets/stories.*", "gptlib/stor*", "gptlib/tokenizer*", "tests/test_stories.py")
+STORIES = (
+    "gptlib/assets/stories.*",
+    "gptlib/stor*",
+    "gptlib/characters.py",
+    "gptlib/tokenizer*",
+    "tests/test_stories.py",
+)
 FILES = {
     "stories": STORIES,
     "mini": (
@@ -27,6 +33,7 @@ FILES = {
         "gptlib/assets/mini/*",
         *(f"gptlib/{name}*" for name in ("config", "data", "generation", "model", "pretrained")),
         "gptlib/tensor_files.py",
+        "gptlib/text_files.py",
         "gptlib/training*",
         "tests/test_mini.py",
         "tools/teacher.py",

@@ -68,7 +68,7 @@ def shown(state: dict[str, Any]) -> dict[str, dict[str, Any]]:
 
 def test_what_javascript_shows_is_what_is_in_the_file(mini: CheckpointExplorer) -> None:
     found = shown(mini.state())
-    with pretrained.located("mini") as place:
+    with tensor_files.located("mini") as place:
         stored = load_file(place / "model.safetensors")
         size = (place / "model.safetensors").stat().st_size
     assert mini.checkpoint["bytes"] == size
@@ -241,7 +241,7 @@ def test_tensors_come_in_the_order_of_the_data(folder: Path) -> None:
 
 
 def test_a_released_model_goes_by_its_name(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
-    monkeypatch.setattr(pretrained.hub, "fetch", lambda repository: folder)
+    monkeypatch.setattr(tensor_files.hub, "fetch", lambda repository: folder)
     assert CheckpointExplorer("gpt2").checkpoint["title"] == "gpt2"
 
 

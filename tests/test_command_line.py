@@ -17,7 +17,7 @@ import pytest
 import torch
 from tiktoken import Encoding
 
-from gptlib import devices, pretrained, runs, sources, tokenizer
+from gptlib import devices, pretrained, runs, sources, stories, tokenizer, vocabulary_files
 from gptlib.cli import count, generate, train
 from gptlib.cli import main as command_line
 from gptlib.cli.main import _parser, main
@@ -169,11 +169,11 @@ def test_what_cannot_be_written_is_one_line(
     assert failed(capsys, "generate", *options).startswith(f"gptlib generate: {message}")
 
 
-def saved(folder: str, vocab_size: int) -> GPT:
-    """Save a tiny model, and return it."""
+def saved(folder: str, vocab_size: int, encoding: Encoding | None = None) -> GPT:
+    """Save a tiny model, with its vocabulary or without, and return it."""
     shape = GPTConfig(vocab_size, context_length=16, emb_dim=16, n_heads=2, n_layers=1)
     model = GPT(shape, torch.Generator().manual_seed(0)).eval()
-    pretrained.save(model, folder)
+    pretrained.save(model, folder, encoding)
     return model
 
 
@@ -185,40 +185,96 @@ GREEDY = ["--max-new-tokens", "6", "--temperature", "0"]
 
 
 @pytest.mark.parametrize("place", ["some", "some/model.safetensors"])
-def test_a_saved_model_writes_with_the_vocabulary_it_has(
+def test_a_saved_model_writes_with_the_vocabulary_it_was_saved_with(
     place: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = saved("some", 2_048)
-    code, out, error = ended(capsys, "generate", "One day", "--model", place, *GREEDY)
-    assert (code, out, error) == (0, by_hand(model, tokenizer.stories(), "One day"), "")
+    """Its number of entries says nothing: this one has as many as the stories'."""
+    own = tokenizer.train_bpe(stories.sample(1)[0] + SMALL_TEXT, 300, [tokenizer.END_OF_TEXT])
+    shape = GPTConfig(own.n_vocab, context_length=16, emb_dim=16, n_heads=2, n_layers=1)
+    model = GPT(shape, torch.Generator().manual_seed(0)).eval()
+    pretrained.save(model, "some", own)
+    code, out, error = ended(capsys, "generate", "One", "--model", place, *GREEDY)
+    assert (code, out, error) == (0, by_hand(model, own, "One"), "")
     code, out, _ = ended(capsys, "generate", "--model", place, "--dtype", "bfloat16", *GREEDY)
-    assert (code, out) == (0, by_hand(model.bfloat16(), tokenizer.stories(), ""))
+    assert (code, out) == (0, by_hand(model.bfloat16(), own, ""))
 
-    model = saved("some", 300)
-    message = failed(capsys, "generate", "--model", place)
-    assert message.startswith(f"gptlib generate: {place} has a vocabulary of 300 entries, which is")
-    assert message.endswith(": save it as vocabulary.tiktoken beside the weights\n")
+    pretrained.save(pretrained.load(place), "again")  # it travels on
+    assert ended(capsys, "generate", "One", "--model", "again", *GREEDY)[0] == 0
+    assert Path("again/tokenizer.json").read_bytes() == Path("some/tokenizer.json").read_bytes()
+
+
+def test_nobody_guesses_a_vocabulary_by_its_number_of_entries(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = saved("some", 2_048)
+    message = failed(capsys, "generate", "--model", "some", *GREEDY)
+    assert message.startswith("gptlib generate: some has 2,048 tokens and no vocabulary beside its")
+    assert "as --encoding gpt2, or stories, or a folder that has it" in message
+    argv = ("generate", "One day", "--model", "some", *GREEDY)
+    code, out, error = ended(capsys, *argv, "--encoding", "stories")
+    assert (code, out, error) == (0, by_hand(model, tokenizer.stories(), "One day"), "")
+    assert "the encoding has 50,257 tokens" in failed(capsys, *argv, "--encoding", "gpt2")
+    assert "there is no vocabulary 'words'; there is stor" in failed(
+        capsys, *argv, "--encoding", "words"
+    )
+    vocabulary_files.save(tokenizer.stories(), "beside")
+    for name in ("beside", "beside/tokenizer.json"):
+        assert ended(capsys, *argv, "--encoding", name)[:2] == (code, out)
+
+    Path("some/tokenizer.model").write_text("")
+    assert "tokenizer.model is of a kind that is not read" in failed(capsys, *argv)
+    Path("some/tokenizer.json").write_text("{}")
+    assert "tokenizer.json is not a vocabulary that is read here" in failed(capsys, *argv)
+
+
+def test_a_model_that_transformers_saved_writes_with_its_tokenizer(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from transformers import AutoTokenizer
+
     own = tokenizer.train_bpe(SMALL_TEXT, 300, [tokenizer.END_OF_TEXT])
-    tokenizer.save(own, "some/vocabulary.tiktoken")
-    code, out, _ = ended(capsys, "generate", "One", "--model", place, *GREEDY)
+    vocabulary_files.save(own, "ours")
+    model = saved("theirs", 300)
+    AutoTokenizer.from_pretrained("ours").save_pretrained("theirs")
+    code, out, _ = ended(capsys, "generate", "One", "--model", "theirs", *GREEDY)
     assert (code, out) == (0, by_hand(model, own, "One"))
 
-    saved("some", 2_048)
-    message = failed(capsys, "generate", "--model", place)
-    assert "the encoding has 300 tokens, but the model's vocab_size is 2,048" in message
+
+def test_a_training_s_model_is_saved_with_its_vocabulary(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """The way of one who trains at the command line, and then goes on in Python."""
+    Path("my text.txt").write_text(SMALL_TEXT)
+    argv = ["train", *TINY, "--context-length", "16", "--data", "my text.txt", "--steps", "2"]
+    assert ended(capsys, *argv, "--vocab-size", "300", "--folder", "mine")[0] == 0
+    model, encoding = runs.load("mine", torch.float32)
+    pretrained.save(model, "b")
+    expected = by_hand(model, encoding, "The")
+    for place in ("mine", "b"):
+        assert ended(capsys, "generate", "The", "--model", place, *GREEDY)[:2] == (0, expected)
 
 
 def test_a_model_of_the_hub_is_fetched_and_writes(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     model = saved("fetched", 50_257)
-    Path("fetched/vocabulary.tiktoken").write_text("of no model of the hub")
     asked = []
     monkeypatch.setattr(hub, "fetch", lambda what: asked.append(what.name) or Path("fetched"))
-    for name in ("gpt2", "someone/else"):
-        code, out, error = ended(capsys, "generate", "One day", "--model", name, *GREEDY)
-        assert (code, out, error) == (0, by_hand(model, tokenizer.gpt2(), "One day"), "")
-    assert asked == ["openai-community/gpt2", "someone/else"]
+    code, out, error = ended(capsys, "generate", "One day", "--model", "gpt2", *GREEDY)
+    assert (code, out, error) == (0, by_hand(model, tokenizer.gpt2(), "One day"), "")
+    assert asked == ["openai-community/gpt2"]
+
+    def fetch_vocabulary(what: hub.Repository) -> Path | None:
+        asked.append(f"the vocabulary of {what.name}")
+        return Path("own") if what.name == "someone/else" else None
+
+    monkeypatch.setattr(hub, "fetch_vocabulary", fetch_vocabulary)
+    vocabulary_files.save(tokenizer.gpt2(), "own")
+    code, again, error = ended(capsys, "generate", "One day", "--model", "someone/else", *GREEDY)
+    assert (code, again, error) == (0, out, "")
+    assert asked[1:] == ["someone/else", "the vocabulary of someone/else"]
+    message = failed(capsys, "generate", "One day", "--model", "someone/without", *GREEDY)
+    assert message.startswith("gptlib generate: someone/without has 50,257 tokens and no vocab")
 
 
 def test_a_model_that_cannot_be_fetched_is_one_line(
@@ -240,7 +296,7 @@ def test_a_folder_of_a_training_that_was_broken_off_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("run").mkdir()
-    tokenizer.save(tokenizer.stories(), "run/vocabulary.tiktoken")
+    vocabulary_files.save(tokenizer.stories(), "run")
     message = failed(capsys, "generate", "--model", "run")
     assert message.startswith("gptlib generate: there is no checkpoint in run yet: its training ")
 
@@ -265,9 +321,13 @@ def test_a_model_of_stories_is_trained_and_writes(
     code, again, error = ended(capsys, "generate", "One", "--model", "run", "--max-new-tokens", "5")
     assert (code, error) == (0, "")
     assert again.startswith("One")
-    (folder / "run" / "vocabulary.tiktoken").unlink()
+    (folder / "run" / "tokenizer.json").unlink()
     message = failed(capsys, "generate", "One", "--model", "run")
-    assert message.startswith("gptlib generate: there is no vocabulary.tiktoken in run: ")
+    assert message.startswith("gptlib generate: there is no vocabulary in run, neither tokenizer.")
+    argv = ("generate", "One", "--model", "run", "--max-new-tokens", "5")
+    assert ended(capsys, *argv, "--encoding", "stories")[0] == 0
+    tokenizer.save(tokenizer.stories(), "run/vocabulary.tiktoken")  # as version 1.0 wrote it
+    assert ended(capsys, *argv)[0] == 0
 
 
 def test_a_model_of_a_file_learns_its_vocabulary(
@@ -279,7 +339,7 @@ def test_a_model_of_a_file_learns_its_vocabulary(
     assert code == 0
     assert "held out" in error
     assert error.endswith("more of it: python -m gptlib generate --model 'my run'\n")
-    vocabulary = tokenizer.load(folder / "my run" / "vocabulary.tiktoken")
+    vocabulary = vocabulary_files.load("my run")
     assert vocabulary.n_vocab == 300
     assert b" line" in tokenizer.token_bytes(vocabulary)
     shape = checkpoints.read_record(checkpoints.latest("my run"))["identity"]["model"]
@@ -290,8 +350,8 @@ def test_a_model_of_a_file_learns_its_vocabulary(
     assert out.startswith("The 1")
 
     message = failed(capsys, *argv, "--vocab-size", "310", "--folder", "my run")
-    assert "vocabulary.tiktoken is another vocabulary, of another training" in message
-    assert tokenizer.load("my run/vocabulary.tiktoken").n_vocab == 300
+    assert "my run has another vocabulary, of another training" in message
+    assert vocabulary_files.load("my run").n_vocab == 300
     other_seed = ("--vocab-size", "300", "--folder", "my run", "--seed", "5")
     code, _, error = ended(capsys, *argv, *other_seed)
     assert code == 1
@@ -319,8 +379,38 @@ def test_a_text_of_the_course_is_fetched_and_read(
     monkeypatch.setattr(texts, "fetch", {"tiny-shakespeare": folder / "fetched"}.__getitem__)
     argv = ["train", *TINY, "--context-length", "16", "--data", "tiny-shakespeare", "--steps", "1"]
     assert ended(capsys, *argv, "--encoding", "stories")[0] == 0
-    saved = tokenizer.load("run/vocabulary.tiktoken")
-    assert tokenizer.token_bytes(saved) == tokenizer.token_bytes(tokenizer.stories())
+    assert vocabulary_files.are_equal(vocabulary_files.load("run"), tokenizer.stories())
+
+
+def test_the_characters_of_a_text_are_a_vocabulary(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nanoGPT's best-known small run is of this kind."""
+    (folder / "my.txt").write_text(SMALL_TEXT.replace("line", "líne"))
+    argv = ["train", *TINY, "--context-length", "16", "--data", "my.txt", "--steps", "2"]
+    code, out, _ = ended(capsys, *argv, "--encoding", "characters")
+    assert code == 0
+    vocabulary = vocabulary_files.load("run")
+    assert vocabulary.n_vocab == len(set((folder / "my.txt").read_text("utf-8"))) + 1
+    assert set(out) <= set((folder / "my.txt").read_text("utf-8"))
+    code, out, _ = ended(capsys, "generate", "The líne", "--model", "run", "--max-new-tokens", "9")
+    assert (code, out[:8]) == (0, "The líne")
+    message = failed(capsys, "generate", "The ☃", "--model", "run")
+    assert message.startswith("gptlib generate: the encoding 'run' has no token for '☃': it has ")
+
+
+@pytest.mark.parametrize("encoding", ["bpe", "characters", "stories", "gpt2"])
+def test_the_texts_of_a_file_are_separate_and_counted(
+    encoding: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one = "".join(f"The {n}th line, and it's not the last.\n" for n in range(50))
+    (folder / "my.txt").write_text("<|endoftext|>\n".join([one] * 6))
+    argv = ["train", *TINY, "--context-length", "16", "--data", "my.txt", "--steps", "1"]
+    size = ["--vocab-size", "280"] if encoding == "bpe" else []
+    code, out, error = ended(capsys, *argv, *size, "--encoding", encoding)
+    assert code == 0, error
+    assert " from my.txt (6 texts between <|endoftext|>); saved in " in error
+    assert "endoftext" not in out
 
 
 @pytest.mark.parametrize(
@@ -449,7 +539,7 @@ def piped(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
 def test_a_prompt_is_read_from_standard_input_or_a_file(
     piped: Callable[..., None], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    model = saved("some", 2_048)
+    model = saved("some", 2_048, tokenizer.stories())
     expected = by_hand(model, tokenizer.stories(), "Eva\nwas é")
     prompt = "Eva\nwas é\n".encode()
     Path("begin.txt").write_bytes(prompt)
@@ -486,7 +576,7 @@ def test_a_prompt_that_cannot_be_read_is_one_line(
 
 
 def test_a_device_that_is_not_there_is_named(capsys: pytest.CaptureFixture[str]) -> None:
-    saved("some", 2_048)
+    saved("some", 2_048, tokenizer.stories())
     message = failed(capsys, "generate", "--model", "some", "--device", "hpu")
     assert message.startswith("gptlib generate: device must be one that PyTorch has here, such as ")
     code, _, error = ended(capsys, "generate", "--model", "some", "--device", "cpu", *GREEDY)
@@ -520,7 +610,7 @@ def test_a_finished_run_goes_on_with_more_steps(capsys: pytest.CaptureFixture[st
 
 
 def test_a_model_is_tuned_from_its_weights(capsys: pytest.CaptureFixture[str]) -> None:
-    model = saved("some", 2_048)
+    model = saved("some", 2_048, tokenizer.stories())
     Path("t.txt").write_text(SMALL_TEXT)
     argv = ["train", "--from", "some", "--data", "t.txt", "--steps", "1", "--batch-size", "2"]
     assert ended(capsys, *argv, "--learning-rate", "0")[0] == 0
@@ -528,7 +618,7 @@ def test_a_model_is_tuned_from_its_weights(capsys: pytest.CaptureFixture[str]) -
     assert tuned.config == model.config
     ours = dict(tuned.named_parameters())
     assert all(torch.equal(ours[name], p) for name, p in model.named_parameters())
-    kept = tokenizer.load("run/vocabulary.tiktoken")
+    kept = vocabulary_files.load("run")
     assert tokenizer.token_bytes(kept) == tokenizer.token_bytes(tokenizer.stories())
     record = checkpoints.read_record(checkpoints.latest("run"))["identity"]["training"]
     assert record["learning_rate"] == 0
@@ -546,7 +636,7 @@ def test_a_model_is_tuned_from_its_weights(capsys: pytest.CaptureFixture[str]) -
 
 
 def test_a_folder_here_comes_before_a_known_model(capsys: pytest.CaptureFixture[str]) -> None:
-    model = saved("gpt2", 2_048)
+    model = saved("gpt2", 2_048, tokenizer.stories())
     code, out, error = ended(capsys, "generate", "One", "--model", "gpt2", *GREEDY)
     assert (code, out) == (0, by_hand(model, tokenizer.stories(), "One"))
     assert error == "gpt2 is the folder here, not the known model\n"

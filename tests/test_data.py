@@ -12,9 +12,10 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from tiktoken import Encoding
 from torch import Tensor
 
-from gptlib import data, tokenizer
+from gptlib import characters, data, text_files, tokenizer
 from gptlib.data import (
     IGNORED,
     StoryBatches,
@@ -100,7 +101,7 @@ END = STORIES.eot_token
 
 
 def test_a_stream_has_end_of_text_first_and_after_each_text() -> None:
-    texts = ["Once upon a time.", "The end <|endoftext|> of it.", "é"]
+    texts = ["Once upon a time.", "The end of it.", "é"]
     stream = stream_of(texts, STORIES)
     assert stream.dtype == torch.int32
     assert stream[0] == stream[-1] == END
@@ -361,7 +362,7 @@ def test_a_file_is_its_text_between_two_ends(encoding, tmp_path: Path) -> None:
 def test_line_ends_and_the_byte_order_mark_do_not_matter(
     size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_BYTES_AT_ONCE", size)
+    monkeypatch.setattr(text_files, "_BYTES_AT_ONCE", size)
     text = "one\ntwo\n\nthree é\n"
     path = write(tmp_path, b"\xef\xbb\xbf" + text.replace("\n", "\r\n").encode())
     assert read_text(path) == text
@@ -376,7 +377,7 @@ SIGNS = st.text(alphabet=" \n\t\u3000\x1c\x85aé漢'st1²._😀", max_size=60)
 @given(text=SIGNS, cuts=st.lists(st.integers(0, 60), max_size=6))
 def test_the_pieces_of_a_text_have_the_tokens_of_the_whole(text: str, cuts: list[int]) -> None:
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
-    pieces = list(data._pieces(text[start:end] for start, end in pairwise(places)))
+    pieces = list(text_files._pieces(text[start:end] for start, end in pairwise(places)))
     assert "".join(pieces) == text
     gpt2 = tokenizer.gpt2()
     tokens = [id_ for piece in pieces for id_ in gpt2.encode_ordinary(piece)]
@@ -385,14 +386,14 @@ def test_the_pieces_of_a_text_have_the_tokens_of_the_whole(text: str, cuts: list
 
 def test_a_long_text_is_cut_and_one_without_blanks_is_not() -> None:
     parts = ["word " * 10] * 5
-    assert len(list(data._pieces(parts))) == 6
-    assert list(data._pieces(["word"] * 5)) == ["word" * 5]
+    assert len(list(text_files._pieces(parts))) == 6
+    assert list(text_files._pieces(["word"] * 5)) == ["word" * 5]
 
 
 @pytest.fixture
 def every_file_is_large(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "LARGE_FILE", 1)
-    monkeypatch.setattr(data, "_BYTES_AT_ONCE", 11)
+    monkeypatch.setattr(text_files, "LARGE_FILE", 1)
+    monkeypatch.setattr(text_files, "_BYTES_AT_ONCE", 11)
 
 
 @pytest.mark.usefixtures("every_file_is_large")
@@ -411,7 +412,7 @@ def test_a_large_file_is_encoded_once_and_mapped(
 
     before = kept.read_bytes()
     with monkeypatch.context() as patch:
-        patch.setattr(data, "_encoded", None)  # what is in the cache is not encoded again
+        patch.setattr(text_files, "_encoded", None)  # what is in the cache is not encoded again
         stream = file_stream(path, STORIES, cache)
     stream[1] = 0  # a change stays in memory
     assert kept.read_bytes() == before
@@ -470,7 +471,7 @@ def test_a_cache_that_cannot_be_written_says_what_to_do(tmp_path: Path) -> None:
 def test_a_file_that_holds_no_text_is_refused(
     content: bytes, message: str, size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(data, "_BYTES_AT_ONCE", size)
+    monkeypatch.setattr(text_files, "_BYTES_AT_ONCE", size)
     path = write(tmp_path, content)
     with pytest.raises(ValueError, match=rf"text\.txt {message}"):
         file_stream(path, STORIES)
@@ -502,6 +503,39 @@ def test_a_vocabulary_with_other_special_tokens_is_not_saved(tmp_path: Path) -> 
     assert list(tmp_path.iterdir()) == []
 
 
+def _with_gap() -> Encoding:
+    ranks = {bytes([byte]): byte for byte in range(256)} | {b"ab": 300}
+    end = {tokenizer.END_OF_TEXT: 301}
+    pattern = tokenizer.GPT2_PATTERN
+    return Encoding("gap", pat_str=pattern, mergeable_ranks=ranks, special_tokens=end)
+
+
+def _with_pattern() -> Encoding:
+    known = tokenizer.train_bpe("abab", 258, [tokenizer.END_OF_TEXT])
+    return Encoding(
+        "blanks",
+        pat_str=r"\s+|\S+",
+        mergeable_ranks=known._mergeable_ranks,
+        special_tokens=known._special_tokens,
+    )
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [
+        (characters.vocabulary("abc"), "'characters-4' cuts text by another pattern than GPT-2's"),
+        (_with_pattern(), "'blanks' cuts text by another pattern than GPT-2's"),
+        (_with_gap(), "must have the last id"),
+    ],
+)
+def test_what_could_not_be_loaded_is_refused_when_it_is_saved(
+    encoding: Encoding, message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        tokenizer.save(encoding, tmp_path / "v.tiktoken")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -518,6 +552,61 @@ def test_a_file_that_is_no_vocabulary_is_refused(change, message: str, tmp_path:
     path.write_bytes(b"\n".join(change(path.read_bytes().splitlines())))
     with pytest.raises(ValueError, match=f"v.tiktoken is not a vocabulary: {message}"):
         tokenizer.load(path)
+
+
+# ---- the texts of a file -------------------------------------------------------------------------
+
+
+FILES_OF_TEXTS = {
+    "lines of their own": "one\n<|endoftext|>\ntwo\n<|endoftext|>\nthree\n",
+    "first and last": "<|endoftext|>\none\n<|endoftext|>\ntwo\n<|endoftext|>\nthree\n<|endoftext|>",
+    "several": "one\n<|endoftext|>\n<|endoftext|>\ntwo\n<|endoftext|><|endoftext|>three\n",
+    "within a line": "one\n<|endoftext|>two\n<|endoftext|>three\n",
+    "line ends of Windows": "one\r\n<|endoftext|>\r\ntwo\r\n<|endoftext|>\r\nthree\r\n",
+}
+
+
+@pytest.mark.parametrize("text", FILES_OF_TEXTS.values(), ids=FILES_OF_TEXTS)
+@pytest.mark.parametrize("n_bytes", [1, 5, 14, 2**20])
+def test_end_of_text_in_a_file_is_the_token(
+    text: str, n_bytes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(text_files, "_BYTES_AT_ONCE", n_bytes)
+    (tmp_path / "texts.txt").write_text(text, newline="")
+    expected = stream_of(["one\n", "two\n", "three\n"], STORIES)
+    assert torch.equal(file_stream(tmp_path / "texts.txt", STORIES), expected)
+
+
+def test_end_of_text_in_one_of_several_texts_is_refused() -> None:
+    with pytest.raises(
+        ValueError, match=r"text number 1 has <\|endoftext\|> in it, at character 2"
+    ):
+        stream_of(["a", "b <|endoftext|>"], STORIES)
+
+
+def test_a_text_with_a_character_that_the_encoding_lacks_is_refused(tmp_path: Path) -> None:
+    letters = characters.vocabulary("abc\n")
+    (tmp_path / "text.txt").write_text("abc\nabd\n")
+    with pytest.raises(ValueError, match="the encoding 'characters-5' has no token for 'd'"):
+        file_stream(tmp_path / "text.txt", letters)
+    with pytest.raises(ValueError, match="the encoding 'characters-5' has no token for 'd'"):
+        stream_of(["abc", "d"], letters)
+    assert stream_of(["ab", "c\n"], letters).tolist() == [4, 1, 2, 4, 3, 0, 4]
+
+
+@given(st.text(min_size=1))
+def test_the_characters_of_any_text_are_a_vocabulary_for_it(text: str) -> None:
+    encoding = characters.vocabulary(text)
+    ids = characters.encode(encoding, text)
+    assert [sorted(set(text))[number] for number in ids] == list(text)
+    assert encoding.decode(ids) == text
+    assert encoding.eot_token == encoding.n_vocab - 1 == len(set(text))
+
+
+@pytest.mark.parametrize(("text", "message"), [("", "at least one"), ("a\ud800", "lone surrogate")])
+def test_a_text_that_has_no_characters_to_learn_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        characters.vocabulary(text)
 
 
 @pytest.mark.parametrize("wrong", [None, b"bytes", 3, np.array(["a", "b"])])

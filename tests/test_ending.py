@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
 import shlex
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from gptlib import tokenizer
+from gptlib import tokenizer, vocabulary_files
 from gptlib.cli import count, ending, generate, train
 from gptlib.cli.main import main
 from gptlib.downloads import files
@@ -225,16 +227,17 @@ def test_a_vocabulary_that_cannot_be_written_leaves_nothing(
 ) -> None:
     from gptlib import runs
 
-    def half(encoding: object, path: Path) -> None:
-        path.write_bytes(b"IQ== 0\n")
-        raise OSError("the disk is full")
+    class FullDisk(io.FileIO):
+        def write(self, data: Any) -> int:
+            super().write(bytes(data)[:7])
+            raise OSError("the disk is full")
 
-    encoding = tokenizer.stories()
+    encoding, place = tokenizer.stories(), folder / "run"
     with monkeypatch.context() as patch:
-        patch.setattr(tokenizer, "save", half)
+        patch.setattr(os, "fdopen", FullDisk)
         with pytest.raises(OSError, match="the disk is full"):
-            runs.keep_vocabulary(encoding, folder / "run")
-    assert list((folder / "run").iterdir()) == []
-    runs.keep_vocabulary(encoding, folder / "run")
-    saved = tokenizer.load(folder / "run" / runs.VOCABULARY)
+            runs.keep_vocabulary(encoding, place)
+    assert list(place.iterdir()) == []
+    runs.keep_vocabulary(encoding, place)
+    saved = vocabulary_files.load(place)
     assert tokenizer.token_bytes(saved) == tokenizer.token_bytes(encoding)

@@ -40,7 +40,8 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("models")
     (folder / "t.txt").write_text(TEXT, encoding="utf-8")
     shape = GPTConfig(2_048, context_length=16, emb_dim=8, n_heads=2, n_layers=1)
-    pretrained.save(GPT(shape, torch.Generator().manual_seed(0)), folder / "some")
+    model = GPT(shape, torch.Generator().manual_seed(0))
+    pretrained.save(model, folder / "some", tokenizer.stories())
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "HELD_OUT_STORIES", 50)
         patch.setattr(hub, "fetch", fails(hub.DownloadError("no network")))

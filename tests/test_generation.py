@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gptlib import tokenizer
+from gptlib import characters, tokenizer
 from gptlib.config import GPTConfig
 from gptlib.generation import (
     check_logits,
@@ -601,3 +601,51 @@ def test_writing_names_mistakes_before_the_first_piece_is_asked_for(stories_mode
         write(stories_model, tokenizer.gpt2(), "a", 1)
     with pytest.raises(ValueError, match="temperature must be"):
         write(stories_model, tokenizer.stories(), "a", 1, temperature=-1)
+
+
+def test_entries_that_the_encoding_lacks_are_never_written():
+    """A GPT-2 may have been padded, or have room for new tokens."""
+    encoding = tokenizer.stories()
+    for more in (1, 47, 1_023):
+        model = tiny(context_length=16, vocab_size=encoding.n_vocab + more)
+        read = []
+
+        def reader(model, ids, cache, read=read):
+            read.append(ids)
+            return torch.arange(model.config.vocab_size)[None].float()  # the last is the likeliest
+
+        assert list(write(model, encoding, "a", 3, reader=reader, temperature=0)) == []
+        ids = torch.tensor([[1]])
+        options = {"reader": reader, "n_tokens": 5, "temperature": 3.0, "generator": seeded()}
+        assert max(map(int, generate(model, ids, 200, **options))) == 4
+        for cached in (True, False):
+            text = "".join(write(model, encoding, "a", 40, generator=seeded(), cached=cached))
+            assert text
+    with pytest.raises(
+        ValueError, match="the encoding has 2,048 tokens, but the model's vocab_siz"
+    ):
+        write(tiny(vocab_size=2_048 + 1_024), encoding, "a", 1)
+    with pytest.raises(
+        ValueError, match="the encoding has 2,048 tokens, but the model's vocab_siz"
+    ):
+        write(tiny(vocab_size=2_047), encoding, "a", 1)
+
+
+def test_an_encoding_without_end_of_text_is_named():
+    encoding = tokenizer.train_bpe("aaaa", 258, ["<|other|>"])
+    message = (
+        r"^the encoding 'bpe-258' has no special token <\|endoftext\|>, which .*<\|other\|>\)$"
+    )
+    with pytest.raises(ValueError, match=message):
+        write(tiny(vocab_size=258), encoding, "a", 1)
+
+
+def test_a_prompt_that_the_encoding_has_no_tokens_for_is_named():
+    encoding = characters.vocabulary("abc é\n")
+    model = tiny(vocab_size=encoding.n_vocab)
+    assert set("".join(write(model, encoding, "a é\n", 20, generator=seeded()))) <= set("abc é\n")
+    for prompt, wrong in (("abd", "'d'"), ("\u00e9\u00e8", "'è'"), ("\ud83d", "'\ufffd'")):
+        with pytest.raises(
+            ValueError, match=f"^the encoding 'characters-7' has no token for {wrong}"
+        ):
+            write(model, encoding, prompt, 1)

@@ -21,7 +21,7 @@ import pytest
 from huggingface_hub import close_session, constants, file_download, hf_hub_download
 
 from gptlib.downloads import hub as library
-from gptlib.downloads.hub import RELEASED, DownloadError, Repository, fetch, parts
+from gptlib.downloads.hub import RELEASED, DownloadError, Repository, fetch, fetch_vocabulary, parts
 from tests.hub_server import Hub, serve
 
 CONFIG = b'{"model_type": "gpt2"}'
@@ -96,6 +96,22 @@ def test_what_is_here_is_not_asked_for_again(
     hub.stop()
     assert_right(repository_)
     assert capfd.readouterr() == ("", "")  # no progress bar where there is no terminal
+
+
+@pytest.mark.parametrize("names", [["tokenizer.json"], ["vocab.json", "merges.txt"]], ids=str)
+def test_a_vocabulary_is_fetched_in_the_form_that_is_there(
+    names: list[str], hub: Hub, repository: Path
+) -> None:
+    assert fetch_vocabulary(LATEST) is None
+    for name in names:
+        (repository / name).write_text(name)
+    folder = fetch_vocabulary(LATEST)
+    assert folder.name == COMMIT
+    assert [(folder / name).read_text() for name in names] == names
+    assert {path.name for path in folder.iterdir()} == set(names)
+    hub.stop()
+    with pytest.raises(DownloadError, match="the hub cannot be reached"):
+        fetch_vocabulary(Repository("someone/other"))
 
 
 def test_main_is_what_it_is_now_and_all_files_are_of_one_commit(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from nbconvert.exporters import ScriptExporter
 from nbval.plugin import get_sanitize_patterns
 
 from gptlib.drawn import UNKNOWN
@@ -40,6 +41,12 @@ each_chapter = pytest.mark.parametrize("path", CHAPTERS, ids=lambda p: p.stem)
 def test_was_run_in_order_from_a_fresh_kernel(path):
     counts = [cell.execution_count for cell in code_cells(path)]
     assert counts == list(range(1, len(counts) + 1)), _run(path)
+
+
+@each_notebook
+def test_can_be_had_as_a_script(path):
+    _, resources = ScriptExporter().from_filename(path)
+    assert resources["output_extension"] == ".py"
 
 
 @each_notebook

@@ -22,7 +22,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from gptlib import pretrained, tokenizer
+from gptlib import origins, pretrained, tokenizer, vocabulary_files
 from gptlib.config import FAMILY, GPTConfig
 from gptlib.downloads import hub
 from gptlib.model import GPT
@@ -777,10 +777,114 @@ def test_a_folder_below_a_file_is_an_oserror(tmp_path):
         save(gpt(), tmp_path / "file" / "model")
 
 
-def test_a_compiled_model_is_saved_as_the_model_it_is(tmp_path, saved):
-    compiled = torch.nn.Module()  # what torch.compile returns has the model under this name
-    compiled._orig_mod = gpt()
-    assert files(save(compiled, tmp_path)) == files(saved)
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_what_load_would_refuse_is_not_saved(dtype, tmp_path):
+    model = gpt().to(dtype)
+    with torch.no_grad():
+        model.final_norm.scale[3] = math.nan
+    with pytest.raises(
+        ValueError, match=r"^transformer\.ln_f\.weight has numbers that are infinite"
+    ):
+        save(model, tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+def compiled(model):
+    """As torch.compile does, which takes seconds to import."""
+    wrapper = torch.nn.Module()
+    wrapper._orig_mod = model
+    return wrapper
+
+
+@pytest.mark.parametrize("wrap", [torch.nn.DataParallel, compiled], ids=lambda f: f.__name__)
+def test_what_wraps_a_model_is_left_out(wrap, tmp_path, saved):
+    assert files(save(wrap(wrap(gpt())), tmp_path)) == files(saved)
+
+
+def test_what_is_no_gpt_is_not_saved(tmp_path):
+    with pytest.raises(TypeError, match="model must be a GPT, not Linear"):
+        save(torch.nn.Linear(2, 2), tmp_path / "model")
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    "prefix", ["_orig_mod.", "module.", "module._orig_mod.", "_orig_mod.module."]
+)
+@pytest.mark.parametrize("then", ["", "transformer."])
+def test_the_names_of_a_wrapped_model_are_read(prefix, then, folder):
+    """As transformers and others save a compiled model, or one that trained on several GPUs."""
+    stored = load_file(folder / WEIGHTS)
+    renamed = {prefix + then + n.removeprefix("transformer."): t for n, t in stored.items()}
+    save_file(renamed, folder / WEIGHTS)
+    assert same_weights(load(folder), gpt())
+
+
+# ---------------------------------------------------------------------------------------------
+# What travels with the weights
+
+
+def test_what_config_json_said_is_said_again(folder):
+    """A GPT-2 that got one more token, for padding: its end of text is not the last token."""
+    said = {
+        "eos_token_id": 56,
+        "bos_token_id": 55,
+        "pad_token_id": 60,
+        "attn_pdrop": 0.3,
+        "embd_pdrop": 0.2,
+        "initializer_range": 0.01,
+        "activation_function": "gelu_pytorch_tanh",
+        "task_specific_params": {"text-generation": {"do_sample": True}},
+        "torch_dtype": "bfloat16",
+        "architectures": ["GPT2DoubleHeadsModel"],
+    }
+    rewrite(folder, **said)
+    again = save(copy.deepcopy(load(folder)), folder.parent / "again")
+    found = json.loads((again / CONFIG).read_text())
+    assert {name: found.get(name) for name in said} == said | {
+        "torch_dtype": None,
+        "architectures": ["GPT2LMHeadModel"],
+    }
+    theirs = theirs_in(again)
+    assert (theirs.config.eos_token_id, theirs.generation_config.eos_token_id) == (56, 56)
+    assert (theirs.config.attn_pdrop, theirs.config.embd_pdrop) == (0.3, 0.2)
+
+
+def test_a_vocabulary_is_saved_with_the_weights_and_travels_on(tmp_path):
+    from transformers import AutoTokenizer
+
+    encoding = tokenizer.train_bpe("a text, a text", 260, ["<|endoftext|>", "<|pad|>"])
+    model = gpt(replace(TINY, vocab_size=264))  # padded
+    save(model, tmp_path / "first", encoding)
+    save(copy.deepcopy(load(tmp_path / "first")), tmp_path / "second")
+    found = files(tmp_path / "second")
+    assert found == files(tmp_path / "first")
+    assert json.loads(found[CONFIG])["eos_token_id"] == encoding.eot_token == 258
+    theirs = AutoTokenizer.from_pretrained(tmp_path / "second")
+    assert theirs("a text")["input_ids"] == encoding.encode("a text")
+    assert theirs.eos_token_id == 258
+    load(tmp_path / "first" / WEIGHTS)  # a file's vocabulary is the one beside it
+    assert files(save(load(tmp_path / "first" / WEIGHTS), tmp_path / "third")) == found
+
+
+def test_a_vocabulary_that_is_larger_than_the_model_s_is_refused(tmp_path):
+    with pytest.raises(
+        ValueError, match="the encoding has 2,048 tokens, and the model's vocab_siz"
+    ):
+        save(gpt(), tmp_path / "model", tokenizer.stories())
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.asset
+def test_the_mini_model_s_vocabulary_goes_with_it(tmp_path):
+    again = load(save(load("mini"), tmp_path))
+    assert vocabulary_files.are_equal(vocabulary_files.load(tmp_path), tokenizer.stories())
+    assert origins.of(again).encoding().n_vocab == 2_048
+
+
+def test_a_vocabulary_that_cannot_be_read_is_no_reason_not_to_load_weights(folder):
+    (folder / "tokenizer.json").write_text("{}")
+    again = save(load(folder), folder.parent / "again")
+    assert (again / "tokenizer.json").read_text() == "{}"
 
 
 def test_a_head_that_has_come_loose_is_not_left_out_in_silence(tmp_path):

@@ -227,6 +227,13 @@ def test_the_model_reads_the_prompt_after_the_end_of_text_token() -> None:
 # --- the reader types and adds ----------------------------------------------------------------
 
 
+def test_a_padded_model_s_further_entries_are_no_bars() -> None:
+    model = gpt(vocab_size=64).eval()
+    found = sampling_bench.next_logits(model, letters(), "ab")
+    assert torch.equal(found, model(torch.tensor([[15, 0, 1]]))[0, -1, :16])
+    assert SamplingBench(model, "ab", letters()).stored[0]["size"] == 16
+
+
 def test_bars_follow_the_prompt_and_the_added_tokens() -> None:
     bench = SamplingBench(gpt(), ["ab", "c"], letters())
     bench.prompt = "a"
@@ -291,6 +298,11 @@ def test_the_messages_of_a_front_end_are_answered() -> None:
 # --- what is refused --------------------------------------------------------------------------
 
 
+def without_end() -> tiktoken.Encoding:
+    ranks = {bytes([byte]): byte for byte in range(16)}
+    return tiktoken.Encoding("bare", pat_str=".", mergeable_ranks=ranks, special_tokens={})
+
+
 def failing(ids: Tensor) -> Tensor:
     raise RuntimeError("sizes differ\nand more")
 
@@ -305,7 +317,10 @@ def bench(**settings: Any) -> SamplingBench:
         (lambda: SamplingBench(gpt(), [], letters()), "1 to 20 texts, not 0"),
         (lambda: SamplingBench(gpt(), ["a", "a"], letters()), r"repeat a text, not \['a', 'a'\]"),
         (lambda: SamplingBench(gpt(), "abcdefghi", letters()), "10 tokens .* at most 8"),
-        (lambda: SamplingBench(gpt(vocab_size=17), "a", letters()), "17 tokens, the encoding 16"),
+        (lambda: SamplingBench(given_logits(normal(15, 0)), "a", letters()), "15 tokens, the enc"),
+        (lambda: SamplingBench(gpt(vocab_size=1_040), "a", letters()), "1,040 tokens, the enc"),
+        (lambda: SamplingBench(gpt(), "aé", letters()), "'letters' has no token for 'é'"),
+        (lambda: SamplingBench(gpt(), "a", without_end()), "no special token <.endoftext.>"),
         (lambda: SamplingBench(failing, "a", letters()), r"\(RuntimeError: sizes differ\)$"),
         (lambda: SamplingBench(given_logits(TIES.repeat(2).log10().log()), "a", letters()), "fini"),
         (lambda: bench(temperature=-1), "temperature must .* not -1"),

@@ -199,6 +199,9 @@ def test_a_text_that_is_no_whole_story_is_refused(text: str, says: str) -> None:
         surprisals(text, ENCODING)
 
 
+ONLY_A = tiktoken.Encoding(
+    "only-a", pat_str=".", mergeable_ranks={b"a": 0}, special_tokens={"<|endoftext|>": 1}
+)
 NO_END = tiktoken.Encoding("no-end", pat_str=".", mergeable_ranks={b"a": 0}, special_tokens={})
 
 
@@ -215,6 +218,8 @@ NO_END = tiktoken.Encoding("no-end", pat_str=".", mergeable_ranks={b"a": 0}, spe
             ValueError,
             "; expected nothing",
         ),
+        (lambda: Follower(ONLY_A), ValueError, "the encoding 'only-a' has no token for '"),
+        (lambda: surprisals("It", ONLY_A), ValueError, "the encoding 'only-a' has no token for '"),
         (lambda: Follower(NO_END), ValueError, "'no-end' has no special token <|endoftext|>"),
     ],
 )

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tiktoken
 import torch
 from IPython.core.formatters import DisplayFormatter
 from torch.nn import Identity, Linear, functional
@@ -162,6 +163,12 @@ def test_the_kernel_hands_over_the_grammar(
     assert "class Follower" in dict(content["modules"])["page/story_follower.js"]
 
 
+def bare(**special: int) -> tiktoken.Encoding:
+    """An encoding of two letters, and perhaps an end of text."""
+    ranks = {b"a": 0, b"b": 1}
+    return tiktoken.Encoding("bare", pat_str=".", mergeable_ranks=ranks, special_tokens=special)
+
+
 @pytest.mark.parametrize(
     ("error", "words", "wrong"),
     [
@@ -173,6 +180,12 @@ def test_the_kernel_hands_over_the_grammar(
         (ValueError, "must not repeat a text", lambda: Surprise(["One", "One"])),
         (TypeError, "encoding must be .* not str", lambda: Surprise("One", "stories")),  # type: ignore[arg-type]
         (TypeError, "model must be .* not str", lambda: Surprise("One", model="mini")),  # type: ignore[arg-type]
+        (ValueError, "no special token <.endoftext.>", lambda: Surprise("One", bare())),
+        (
+            ValueError,
+            "'bare' has no token for 'O'",
+            lambda: Surprise("One", bare(**{"<|endoftext|>": 2})),
+        ),
         (ValueError, "301 tokens .* at most 256", lambda: Surprise("." + " a" * 300)),
         (
             ValueError,

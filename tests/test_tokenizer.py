@@ -135,7 +135,7 @@ def test_a_special_token_in_text_is_refused_unless_allowed():
 def test_gpt2_merges_are_those_of_its_file():
     written = [line.split(" ") for line in VOCAB_BPE.decode().split("\n")[1:-1]]
     tokens = token_bytes(tokenizer.gpt2())
-    sign = {byte: sign for sign, byte in tokenizer._gpt2_alphabet().items()}
+    sign = {byte: sign for sign, byte in tokenizer.byte_signs().items()}
     found = [
         ["".join(sign[byte] for byte in tokens[half]) for half in pair]
         for pair in merges(tokenizer.gpt2())
@@ -287,7 +287,7 @@ def test_two_forms_of_the_pattern_find_the_same_pieces():
     @given(UNICODE)
     @example(CONTRACTIONS)
     def compare(text):
-        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer._TIKTOKEN_PATTERN, text)
+        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer.TIKTOKEN_PATTERN, text)
 
     compare()
 
@@ -304,7 +304,7 @@ def test_a_text_with_a_million_blanks_is_encoded(blank, end):
 @pytest.mark.parametrize("end", ["", "x", "7", "!", "\n", "\u3000x"])
 def test_long_white_space_has_the_pieces_of_gpt2(n, end):
     for text in (f"a{' ' * n}{end}", f"{chr(9) * n}{end}", f"a{' ' * (n - 1)}{chr(10)}{end}"):
-        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer._TIKTOKEN_PATTERN, text)
+        assert regex.findall(GPT2_PATTERN, text) == regex.findall(tokenizer.TIKTOKEN_PATTERN, text)
 
 
 ERRORS = [

@@ -229,27 +229,41 @@ def test_a_site_loads_the_widgets_where_they_are(tmp_path: Path) -> None:
     (source / "other.md").write_text("---\norphan: true\n---\n# Two\n\nNo widget.\n")
     assert sphinx.build_main(["-W", "-n", "-q", str(source), str(out)]) == 0
 
+    folder = page.site_folder()
     index, other = (out / "index.html").read_text(), (out / "other.html").read_text()
     assert 'data-gptlib-widget="architecture_map"' in index
-    assert 'type="module" src="_static/gptlib/page/host.js' in index
-    assert 0 < index.index("gptlib/lib/base.css") < index.index("gptlib/architecture_map.css")
-    assert '<link rel="modulepreload" href="_static/gptlib/lib/kit.js">' in index
-    assert "gptlib/token_explorer.css" not in index
+    assert f'type="module" src="_static/{folder}/page/host.js' in index
+    assert 0 < index.index(f"{folder}/lib/base.css") < index.index(f"{folder}/architecture_map.css")
+    assert f'<link rel="modulepreload" href="_static/{folder}/lib/kit.js">' in index
+    assert "token_explorer.css" not in index
     assert "gptlib" not in other
     first, second = re.findall("<img[^>]*>", index)
     assert 'alt="A &lt;b&gt;&quot;line&quot;" height="360" loading="lazy"' in first
     assert 'width="640"' in first
     assert "style" not in first
     assert "loading" not in second
-    site = out / "_static" / "gptlib"
+    site = out / "_static" / folder
     files = {path.relative_to(site).as_posix() for path in site.rglob("*.*")}
     assert files >= {"page/host.js", "lib/base.css", "lib/kit.js"}
     assert files >= {"stories_vocabulary.json", "gpt2_vocabulary.json"}
     assert files >= {f"{name}.js" for name in MODULES}
-    about = json.loads((out / "_static" / "gptlib" / "mini.json").read_text())
-    weights = (out / "_static" / "gptlib" / about["file"]).read_bytes()
+    about = json.loads((site / "mini.json").read_text())
+    weights = (site / about["file"]).read_bytes()
     assert (len(weights), hashlib.sha256(weights).hexdigest()) == (about["bytes"], about["sha256"])
     assert about["config"]["n_layer"] == FAMILY["mini"].n_layers
+
+
+def test_a_file_that_changes_moves_all_of_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or a browser would mix yesterday's modules, which it still holds, with today's page."""
+    files = list(page.page_files())
+    names = set()
+    for text in (b"one", b"two"):
+        monkeypatch.setattr(page, "page_files", lambda text=text: [*files, ("lib/new.js", text)])
+        page.site_folder.cache_clear()
+        names.add(page.site_folder())
+    monkeypatch.undo()
+    page.site_folder.cache_clear()
+    assert len({*names, page.site_folder()}) == 3
 
 
 # --- the model in the page --------------------------------------------------------------------

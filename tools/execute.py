@@ -22,6 +22,8 @@ from tqdm import tqdm
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 KERNELSPEC = {"display_name": "Python 3", "language": "python", "name": "python3"}
+# nbconvert takes a script's ending from here.
+LANGUAGE = {"name": "python", "file_extension": ".py", "mimetype": "text/x-python"}
 KEPT_CELL_METADATA = ("tags", "mirror", "jupyter", "mystnb", "editable")
 
 
@@ -62,9 +64,7 @@ def write(path: Path, notebook: nbformat.NotebookNode) -> None:
 def tidy(notebook: nbformat.NotebookNode) -> None:
     """Take out of a notebook everything that is not its text, its code or what the code prints."""
     notebook.nbformat, notebook.nbformat_minor = 4, 5
-    notebook.metadata = nbformat.from_dict(
-        {"kernelspec": KERNELSPEC, "language_info": {"name": "python"}}
-    )
+    notebook.metadata = nbformat.from_dict({"kernelspec": KERNELSPEC, "language_info": LANGUAGE})
     for number, cell in enumerate(notebook.cells, start=1):
         cell["id"] = f"cell-{number:03d}"
         metadata = {k: v for k, v in cell.metadata.items() if k in KEPT_CELL_METADATA}

@@ -31,8 +31,8 @@ examples:
 A model is mini; gpt2, gpt2-medium, gpt2-large or gpt2-xl, of OpenAI; the folder of a training, or
 of one of its checkpoints; a folder with config.json and model.safetensors; a .safetensors file; or
 OWNER/NAME, another GPT-2 on the Hugging Face hub. A folder here comes before a model of its name.
-Its vocabulary is the one that lies beside it (vocabulary.tiktoken), or else the one that has as
-many entries as the model, of GPT-2 and the stories."""
+Its vocabulary is the one that lies beside it: tokenizer.json, or vocab.json with merges.txt, or
+vocabulary.tiktoken. Where there is none, say which one it was trained with."""
 
 
 def add(command: argparse.ArgumentParser) -> None:
@@ -40,6 +40,7 @@ def add(command: argparse.ArgumentParser) -> None:
     add = command.add_argument
     add_prompt(command)
     add("--model", default="mini", help="a name, a folder or a file: see below")
+    add("--encoding", metavar="NAME", help="stories, gpt2, or where the vocabulary lies instead")
     add("--device", default="cpu", help="where to compute: cpu, cuda, ...")
     add("--dtype", choices=DTYPES, default=DTYPES[0], help="how its numbers are kept in memory")
     add("--max-new-tokens", type=int, default=300, metavar="N", help="the most tokens to write")
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     begins = prompt(args)
     if runs.is_here(args.model):
         print(f"{args.model} is the folder here, not the known model", file=sys.stderr)
-    model, encoding = runs.load(args.model, getattr(torch, args.dtype), args.device)
+    model, encoding = runs.load(args.model, getattr(torch, args.dtype), args.device, args.encoding)
     generator = torch.Generator(args.device)
     if args.seed is None:
         generator.seed()

@@ -35,9 +35,16 @@ examples:
   python -m gptlib train --folder mine --data notes.txt --emb-dim 128 --n-layers 2 --n-heads 4
   python -m gptlib train --folder tuned --data notes.txt --from gpt2     fine-tuning
 
+nanoGPT's run on Shakespeare's characters is this with --n-layers 6 --n-heads 6 --emb-dim 384
+--context-length 256 --drop-rate 0.2 --batch-size 64 --learning-rate 1e-3 --steps 5000; its small
+one, for a CPU, with 4, 4, 128, 64, 0, 12, 1e-3 and 2000:
+  python -m gptlib train --folder bard --data tiny-shakespeare --encoding characters
+
 Stopped at any moment, with Ctrl-C or without, a training goes on from its last checkpoint when
-the same command is given again. The folder holds the checkpoint and the vocabulary. One that is
-finished goes on if it is given again with more --steps, then also with other --data and rates.
+the same command is given again. The folder holds the checkpoint and the vocabulary
+(tokenizer.json). One that is finished goes on if it is given again with more --steps, then also
+with other --data and rates. In a text file, a line of <|endoftext|> ends one text and begins
+another.
 
 On several GPUs, or processors, torchrun starts a process for each, and they train together:
   torchrun --nproc-per-node 2 -m gptlib train --folder my-run"""
@@ -72,8 +79,8 @@ def _add_text(command: argparse.ArgumentParser) -> None:
     add("--held-out", type=float, metavar="SHARE", help=share)
     add(
         "--encoding",
-        choices=("stories", "gpt2", "bpe"),
-        help="the stories' vocabulary, GPT-2's, or one learned from the text "
+        choices=("stories", "gpt2", "bpe", "characters"),
+        help="the stories' vocabulary, GPT-2's, one learned from the text, or its characters "
         "(default: stories for stories, bpe for another text)",
     )
     add("--vocab-size", type=int, metavar="N", help="entries to learn for bpe (default: 2048)")
@@ -147,13 +154,13 @@ def _train_model(args: argparse.Namespace, speaks: bool) -> tuple[GPT, Encoding,
         first, known = _start(args)
         config = first.config if first else sized(args.size or "mini", args)
         _require_memory(config, args, device)
-        encoding, batches, held_out = _source(args, config.context_length, known)
+        encoding, batches, held_out, n_texts = _source(args, config.context_length, known)
         model = first or _model(args, encoding)
         if processes.rank() is None:
             model.to(device)
         if speaks:
             runs.keep_vocabulary(encoding, Path(args.folder))
-            _introduce(model, args)
+            _introduce(model, args, n_texts)
         has_bar = sys.stderr.isatty()
         history = train(
             model,
@@ -276,7 +283,7 @@ def _model(args: argparse.Namespace, encoding: Encoding) -> GPT:
     return GPT(config, torch.Generator().manual_seed(args.seed))
 
 
-def _introduce(model: GPT, args: argparse.Namespace) -> None:
+def _introduce(model: GPT, args: argparse.Namespace, n_texts: int) -> None:
     """Say what begins, or goes on."""
     from gptlib.training import checkpoints
 
@@ -286,10 +293,11 @@ def _introduce(model: GPT, args: argparse.Namespace) -> None:
     place = f"on {next(model.parameters()).device}"
     if processes.rank() is not None:
         place = f"in {processes.number('WORLD_SIZE')} processes"
+    texts = f" ({n_texts:,} texts between <|endoftext|>)" if n_texts > 1 else ""
     going_on = f"going on from {checkpoint}, " if checkpoint else ""
     print(
         f"{count} parameters {place}, {args.steps:,} steps of {args.batch_size:,} rows from "
-        f"{args.data}; {going_on}saved in {args.folder} every {args.every:,} steps; "
+        f"{args.data}{texts}; {going_on}saved in {args.folder} every {args.every:,} steps; "
         f"{memory} for weights, gradients and moments",
         file=sys.stderr,
     )

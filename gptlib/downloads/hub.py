@@ -56,6 +56,8 @@ RELEASED: dict[str, Repository] = {
 
 _CONFIG, _WEIGHTS = "config.json", "model.safetensors"
 _INDEX = f"{_WEIGHTS}.index.json"
+#: The forms that a vocabulary has on the hub, each of one file or more.
+_VOCABULARIES = (("tokenizer.json",), ("vocab.json", "merges.txt"))
 
 
 def fetch(repository: Repository) -> Path:
@@ -74,6 +76,19 @@ def fetch(repository: Repository) -> Path:
         for path in _weights(commit, folder):
             _check(repository, path)
     return folder
+
+
+def fetch_vocabulary(repository: Repository) -> Path | None:
+    """Return the folder of a model's vocabulary, or None where it has none.
+
+    Raises as :func:`fetch` does.
+    """
+    with _one_message(repository):
+        for names in _VOCABULARIES:
+            places = [_file_if_any(repository, name) for name in names]
+            if places[0] and all(places):
+                return places[0].parent
+    return None
 
 
 def parts(index: Path) -> list[str]:

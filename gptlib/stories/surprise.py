@@ -13,15 +13,15 @@ import operator
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import NamedTuple, SupportsIndex
 
 import regex
 import tiktoken
 
-from gptlib import stories
+from gptlib import characters, stories
 from gptlib.stories.engine import Memory, begin, resolve
 from gptlib.stories.notation import Draw, Grammar, Item, Line
-from gptlib.tokenizer import END_OF_TEXT
 
 
 class Surprisal(NamedTuple):
@@ -49,7 +49,7 @@ def surprisals(story: str, encoding: tiktoken.Encoding) -> list[Surprisal]:
     if not isinstance(story, str):
         raise TypeError(f"story is a str, not {type(story).__name__}: {story!r:.80}")
     follower = Follower(encoding)
-    ids = (*encoding.encode_ordinary(story), encoding.eot_token)
+    ids = (*characters.encode(encoding, story), encoding.eot_token)
     return [follower.read(token) for token in ids]
 
 
@@ -126,9 +126,12 @@ class Follower:
             raise TypeError(
                 f"encoding is a tiktoken.Encoding, not {type(encoding).__name__}: {encoding!r:.80}"
             )
-        if END_OF_TEXT not in encoding.special_tokens_set:
-            raise ValueError(f"encoding {encoding.name!r} has no special token {END_OF_TEXT}")
+        characters.end_of_text(encoding)  # or an error that says that there is none
         self._encoding = encoding
+        is_byte_level = characters.is_byte_level(encoding)
+        self._tokens = (
+            encoding.encode_ordinary if is_byte_level else partial(characters.encode, encoding)
+        )
         self._piece = regex.compile(encoding._pat_str).match
         self._ids: list[int] = []  # the tokens read
         self._keep([Telling(1.0, (), "", begin(grammar or stories.grammar()), {})])
@@ -168,7 +171,7 @@ class Follower:
         # A slot of a grammar is a whole word, so what is said next never changes a piece that
         # ends before the text does.
         elif (piece := self._piece(text)) and (piece.end() < len(text) or not items):
-            tokens = tuple(self._encoding.encode_ordinary(piece.group()))
+            tokens = tuple(self._tokens(piece.group()))
             yield replace(telling, tokens=tokens, text=text[piece.end() :])
         else:
             for longer in telling.on():

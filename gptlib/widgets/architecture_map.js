@@ -8,209 +8,125 @@ import { familyOptions, modelChoice } from "./lib/settings.js";
 
 /** @import { Member as Config } from "./lib/accounting.js" */
 /** @import { Widget } from "./lib/kit.js" */
-/**
- * @typedef {{
- *   name: string, title: string, kind: string, icon: string, chapter: number,
- *   what: (config: Config) => string, input: string[], output: string[],
- *   formula?: (config: Config) => string,
- * }} Block
- */
+/** @typedef {typeof BLOCKS[number]} Block */
 
 // ---------------------------------------------------------------------------------------------
 // What the map says
 
 /**
  * A shape in numbers: one text, as long as the context allows.
- * @param {string[]} symbols
- * @param {Config} config
- * @returns {string}
+ * @param {string[]} symbols @param {Config} config @returns {string}
  */
-export function numbers(symbols, config) {
-  const { context_length: T, emb_dim: C, vocab_size: V } = config;
+export function numbers(symbols, { context_length: T, emb_dim: C, vocab_size: V }) {
   const sizes = /** @type {Record<string, number>} */ ({ B: 1, T, C, V });
   return tuple(symbols.map((symbol) => String(sizes[symbol] ?? symbol)));
 }
 
 /** @param {string[]} items @returns {string} as Python writes a tuple */
-export function tuple(items) {
-  return items.length === 1 ? `(${items[0]},)` : `(${items.join(", ")})`;
-}
+const tuple = (items) => items.length === 1 ? `(${items[0]},)` : `(${items.join(", ")})`;
 
 /** @param {Config} config */
 const width = (config) => formatCount(config.emb_dim);
 
-/** Inside of the model, each position has its channels. */
-const THROUGH = { input: ["B", "T", "C"], output: ["B", "T", "C"] };
-
-/** @type {Block[]} */
-export const BLOCKS = [
-  {
-    name: "tokenizer",
-    title: "Tokenizer",
-    kind: "text",
-    icon: "tokenizer",
-    chapter: 2,
-    what: (c) =>
-      "Cuts the text into tokens, common pieces of words, and looks up the number of each in a " +
-      `vocabulary of ${formatCount(c.vocab_size)} entries. The network only ever sees these ` +
-      "numbers. The vocabulary is learned once, before the network exists.",
-    input: ["text"],
-    output: ["B", "T"],
-  },
-  {
-    name: "token_embedding",
-    title: "Token embedding",
-    kind: "embedding",
-    icon: "table",
-    chapter: 2,
-    what: (c) =>
-      `A table with a row of ${width(c)} numbers for every entry of the vocabulary. Each token ` +
-      "id picks its row. What the numbers say about a token is learned in training.",
-    input: ["B", "T"],
-    output: ["B", "T", "C"],
-    formula: () => "V · C",
-  },
-  {
-    name: "position_embedding",
-    title: "Position embedding",
-    kind: "embedding",
-    icon: "ruler",
-    chapter: 2,
-    what: (c) =>
-      `A second table, with a row of ${width(c)} numbers for each of the ` +
-      `${formatCount(c.context_length)} positions. It is added to the tokens' rows, so that the ` +
-      "blocks can tell where a token stands.",
-    input: ["T"],
-    output: ["T", "C"],
-    formula: () => "T · C",
-  },
-  {
-    name: "dropout",
-    title: "Dropout",
-    kind: "plain",
-    icon: "dropout",
-    chapter: 4,
-    what: () =>
-      "In training, sets a random share of the values to zero and scales up the rest, so that " +
-      "the network learns to rely on no single value. When the model generates text, it does " +
-      "nothing.",
-    ...THROUGH,
-  },
-  {
-    name: "norm_1",
-    title: "Norm 1",
-    kind: "norm",
-    icon: "bell",
-    chapter: 4,
-    what: (c) =>
-      `Brings the ${width(c)} values of each position to mean 0 and variance 1, then gives each ` +
-      "channel a learned scale and shift. Without it, the values drift from block to block and a " +
-      "deep network is hard to train.",
-    ...THROUGH,
-    formula: () => "2 · C",
-  },
-  {
-    name: "attention",
-    title: "Masked multi-head attention",
-    kind: "attention",
-    icon: "mask",
-    chapter: 3,
-    what: (c) =>
-      "Each position looks at itself and at those before it, never ahead, and gathers what it " +
-      `needs. ${c.n_heads} heads of ${c.emb_dim / c.n_heads} channels do so side by side; a ` +
-      "linear layer joins what they find. This is the only place where positions exchange " +
-      "information.",
-    ...THROUGH,
-    formula: (c) => (c.qkv_bias ? "4 · C² + 4 · C" : "4 · C² + C"),
-  },
-  {
-    name: "shortcut_1",
-    title: "Shortcut",
-    kind: "plain",
-    icon: "plus",
-    chapter: 4,
-    what: () =>
-      "Adds what entered norm 1 to what attention found. Attention then only has to learn a " +
-      "change, and the training signal reaches the first blocks without fading on the way.",
-    ...THROUGH,
-  },
-  {
-    name: "norm_2",
-    title: "Norm 2",
-    kind: "norm",
-    icon: "bell",
-    chapter: 4,
-    what: () =>
-      "The same as norm 1, with a scale and a shift of its own, in front of the feed-forward " +
-      "network.",
-    ...THROUGH,
-    formula: () => "2 · C",
-  },
-  {
-    name: "feed_forward",
-    title: "Feed-forward",
-    kind: "feed-forward",
-    icon: "widen",
-    chapter: 4,
-    what: (c) =>
-      `Works on each position alone. A linear layer widens its ${width(c)} values to ` +
-      `${formatCount(4 * c.emb_dim)}, the GELU function bends them, and a second linear layer ` +
-      `brings them back to ${width(c)}. Two thirds of a block's parameters are here.`,
-    ...THROUGH,
-    formula: () => "8 · C² + 5 · C",
-  },
-  {
-    name: "shortcut_2",
-    title: "Shortcut",
-    kind: "plain",
-    icon: "plus",
-    chapter: 4,
-    what: () =>
-      "Adds what entered norm 2 to what the feed-forward network found. The sum is what the next " +
-      "block reads; after the last block, it goes to the final norm.",
-    ...THROUGH,
-  },
-  {
-    name: "final_norm",
-    title: "Final norm",
-    kind: "norm",
-    icon: "bell",
-    chapter: 4,
-    what: () =>
-      "One more norm after the last block. Whatever the blocks have added up, the output head " +
-      "reads values of a known scale.",
-    ...THROUGH,
-    formula: () => "2 · C",
-  },
-  {
-    name: "output_head",
-    title: "Output head",
-    kind: "head",
-    icon: "scores",
-    chapter: 4,
-    what: (c) =>
-      `Gives each of the ${formatCount(c.vocab_size)} entries of the vocabulary a score, its ` +
-      "logit: how well would it continue the text? " +
-      (c.tie_head
-        ? "The matrix is the token embedding's, used a second time, so it adds no parameters."
-        : "Its matrix is its own, as large as the token embedding's."),
-    input: ["B", "T", "C"],
-    output: ["B", "T", "V"],
-    formula: (c) => (c.tie_head ? "" : "V · C"),
-  },
-  {
-    name: "sampling",
-    title: "Sampling",
-    kind: "text",
-    icon: "die",
-    chapter: 5,
-    what: () =>
-      "Turns the logits of the last position into probabilities and draws the next token from " +
-      "them. The token joins the end of the text, and the whole way begins again.",
-    input: ["B", "T", "V"],
-    output: ["B", "1"],
-  },
+/**
+ * The blocks on the data's way: name in the library, title, kind, drawing, and number of a chapter.
+ * @type {[string, string, string, string, number][]}
+ */
+const ROWS = [
+  ["tokenizer", "Tokenizer", "text", "tokenizer", 2],
+  ["token_embedding", "Token embedding", "embedding", "table", 2],
+  ["position_embedding", "Position embedding", "embedding", "ruler", 2],
+  ["dropout", "Dropout", "plain", "dropout", 4],
+  ["norm_1", "Norm 1", "norm", "bell", 4],
+  ["attention", "Masked multi-head attention", "attention", "mask", 3],
+  ["shortcut_1", "Shortcut 1", "plain", "plus", 4],
+  ["norm_2", "Norm 2", "norm", "bell", 4],
+  ["feed_forward", "Feed-forward", "feed-forward", "widen", 4],
+  ["shortcut_2", "Shortcut 2", "plain", "plus", 4],
+  ["final_norm", "Final norm", "norm", "bell", 4],
+  ["output_head", "Output head", "head", "scores", 4],
+  ["sampling", "Sampling", "text", "die", 5],
 ];
+
+/** What each does. @type {Record<string, (config: Config) => string>} */
+const WHAT = {
+  tokenizer: (c) =>
+    "Cuts the text into tokens, common pieces of words, and looks up the number of each in a " +
+    `vocabulary of ${formatCount(c.vocab_size)} entries. The network only ever sees these ` +
+    "numbers. The vocabulary is learned once, before the network exists.",
+  token_embedding: (c) =>
+    `A table with a row of ${width(c)} numbers for every entry of the vocabulary. Each token ` +
+    "id picks its row. What the numbers say about a token is learned in training.",
+  position_embedding: (c) =>
+    `A second table, with a row of ${width(c)} numbers for each of the ` +
+    `${formatCount(c.context_length)} positions. It is added to the tokens' rows, so that the ` +
+    "blocks can tell where a token stands.",
+  dropout: () =>
+    "In training, sets a random share of the values to zero and scales up the rest, so that " +
+    "the network learns to rely on no single value. When the model generates text, it does " +
+    "nothing.",
+  norm_1: (c) =>
+    `Brings the ${width(c)} values of each position to mean 0 and variance 1, then gives each ` +
+    "channel a learned scale and shift. Without it, the values drift from block to block and a " +
+    "deep network is hard to train.",
+  attention: (c) =>
+    "Each position looks at itself and at those before it, never ahead, and gathers what it " +
+    `needs. ${c.n_heads} heads of ${c.emb_dim / c.n_heads} channels do so side by side; a ` +
+    "linear layer joins what they find. This is the only place where positions exchange " +
+    "information.",
+  shortcut_1: () =>
+    "Adds what entered norm 1 to what attention found. Attention then only has to learn a " +
+    "change, and the training signal reaches the first blocks without fading on the way.",
+  norm_2: () =>
+    "The same as norm 1, with a scale and a shift of its own, in front of the feed-forward " +
+    "network.",
+  feed_forward: (c) =>
+    `Works on each position alone. A linear layer widens its ${width(c)} values to ` +
+    `${formatCount(4 * c.emb_dim)}, the GELU function bends them, and a second linear layer ` +
+    `brings them back to ${width(c)}. Two thirds of a block's parameters are here.`,
+  shortcut_2: () =>
+    "Adds what entered norm 2 to what the feed-forward network found. The sum is what the next " +
+    "block reads; after the last block, it goes to the final norm.",
+  final_norm: () =>
+    "One more norm after the last block. Whatever the blocks have added up, the output head " +
+    "reads values of a known scale.",
+  output_head: (c) =>
+    `Gives each of the ${formatCount(c.vocab_size)} entries of the vocabulary a score, its ` +
+    "logit: how well would it continue the text? " +
+    (c.tie_head
+      ? "The matrix is the token embedding's, used a second time, so it adds no parameters."
+      : "Its matrix is its own, as large as the token embedding's."),
+  sampling: () =>
+    "Turns the logits of the last position into probabilities and draws the next token from " +
+    "them. The token joins the end of the text, and the whole way begins again.",
+};
+
+/** How its parameters are counted, where it has any. @type {Record<string, typeof WHAT[string]>} */
+const FORMULAS = {
+  token_embedding: () => "V · C",
+  position_embedding: () => "T · C",
+  norm_1: () => "2 · C",
+  attention: (c) => (c.qkv_bias ? "4 · C² + 4 · C" : "4 · C² + C"),
+  norm_2: () => "2 · C",
+  feed_forward: () => "8 · C² + 5 · C",
+  final_norm: () => "2 · C",
+  output_head: (c) => (c.tie_head ? "" : "V · C"),
+};
+
+const WITHIN = ["B", "T", "C"]; // inside of the model, each position has its channels
+/** Elsewhere, what enters a block and leaves it. @type {Record<string, [string[], string[]]>} */
+const SHAPES = {
+  tokenizer: [["text"], ["B", "T"]],
+  token_embedding: [["B", "T"], WITHIN],
+  position_embedding: [["T"], ["T", "C"]],
+  output_head: [WITHIN, ["B", "T", "V"]],
+  sampling: [["B", "T", "V"], ["B", "1"]],
+};
+
+export const BLOCKS = ROWS.map(([name, title, kind, icon, chapter]) => {
+  const [input, output] = SHAPES[name] ?? [WITHIN, WITHIN];
+  return { name, title, kind, icon, chapter, input, output, formula: FORMULAS[name] };
+});
 
 /** What a transformer block is made of. */
 const IN_BLOCK = ["norm_1", "attention", "shortcut_1", "norm_2", "feed_forward", "shortcut_2"];
@@ -253,9 +169,6 @@ const ICONS = {
     "M4 4h12v12H4zM7.500 7.500h.01M12.500 12.500h.01M10 10h.01M12.500 7.500h.01M7.500 12.500h.01",
 };
 
-/** @param {Block} block @returns {string} */
-const fullTitle = ({ icon, title, name }) => icon === "plus" ? `${title} ${name.slice(-1)}` : title;
-
 // ---------------------------------------------------------------------------------------------
 // Drawing
 
@@ -272,30 +185,19 @@ class State {
     this.follow();
   }
 
+  follow = () => this.current = this.chosen() || this.current;
   close = () => this.model.off("change:chosen", this.follow);
 
-  follow = () => {
-    this.current = this.chosen() || this.current;
-  };
-
   /** @returns {string} */
-  chosen() {
-    return this.model.get("chosen");
-  }
-
+  chosen = () => this.model.get("chosen");
   /** @returns {string[]} */
-  lit() {
-    return this.model.get("lit");
-  }
-
+  lit = () => this.model.get("lit");
   /** @returns {Config[]} */
-  family() {
-    return this.model.get("family");
-  }
+  family = () => this.model.get("family");
 
   config() {
-    const named = (/** @type {Config} */ { name }) => name === this.model.get("model");
-    return /** @type {Config} */ (this.family().find(named));
+    const named = this.family().find(({ name }) => name === this.model.get("model"));
+    return /** @type {Config} */ (named);
   }
 
   /** @param {string} name @returns {HTMLElement} */
@@ -331,6 +233,32 @@ class State {
     event.preventDefault();
     event.stopPropagation(); // a notebook has shortcuts of its own for these keys
   };
+
+  view() {
+    const config = this.config();
+    const block = BLOCKS.find(({ name }) => name === this.chosen());
+    // The card is made anew for what it shows, so that all of it is read aloud.
+    const card = () => block ? cardView(this, block) : overview();
+    const choose = (/** @type {string} */ model) => this.widget.save({ model });
+    return html`<div class="gptlib-layout gptlib-am-layout">
+      <div class="gptlib-head">
+        <strong class="gptlib-title">Map of a GPT</strong>
+        ${modelChoice(config.name, familyOptions(this.family()), choose)}
+      </div>
+      ${mapView(this)}
+      <div class="gptlib-am-side">
+        <div class="gptlib-am-card" aria-live="polite" data-kind=${block?.kind ?? nothing}>
+          ${repeat([`${block?.name} of ${config.name}`], (key) => key, card)}
+        </div>
+        ${modelView(config)}
+      </div>
+    </div>`;
+  }
+
+  drawn() {
+    if (this.scroll) this.blockOf(this.scroll).scrollIntoView({ block: "nearest" });
+    this.scroll = ""; // on a phone, the card might hide it
+  }
 }
 
 /** @param {string} name */
@@ -354,18 +282,18 @@ const dataView = (title, content, shape = "") =>
 /** @param {State} state @param {string} name */
 function blockView(state, name) {
   const at = BLOCKS.findIndex((block) => block.name === name);
-  const { kind, icon } = BLOCKS[at];
+  const { kind, icon, title } = BLOCKS[at];
   const lit = state.lit().includes(name);
   const first = lit && !state.lit().includes(BLOCKS[at - 1]?.name);
   const count = { ...parameters(state.config()), ...blockParameters(state.config()) }[name];
   const chosen = state.chosen() === name;
   return html`
-    <button type="button" class=${classes("am-block", lit && "am-lit", first && "am-first")}
+    <button type="button" class=${classes("tap am-block", lit && "am-lit", first && "am-first")}
       data-block=${name} data-kind=${kind} tabindex=${name === state.current ? 0 : -1}
       aria-pressed=${chosen} aria-current=${lit ? "location" : nothing}
       @click=${() => state.choose(chosen ? "" : name)}>
       ${iconView(icon)}
-      <span class="gptlib-am-name">${fullTitle(BLOCKS[at])}</span>
+      <span class="gptlib-am-name">${title}</span>
       <span class="gptlib-am-count">${count ? formatShort(count) : ""}</span>
     </button>
   `;
@@ -435,15 +363,14 @@ function costView({ name, formula }, config) {
   if (count === 0) {
     return fact("Parameters", name === "output_head" ? "none of its own" : "none");
   }
-  const share = formatShare(count / total(config));
-  const all = html`<span class="gptlib-soft">${share} of all</span>`;
-  const words = html`<span class="gptlib-soft">${formula?.(config)}</span>`;
-  const own = (/** @type {number} */ counted) => html`<b>${formatCount(counted)}</b> ${words}`;
-  if (!IN_BLOCK.includes(name)) return [fact("Parameters", own(count)), fact("", all)];
-  return [
-    fact("Parameters", own(blockParameters(config)[name])),
-    fact(`in ${config.n_layers} blocks`, html`<b>${formatCount(count)}</b> ${all}`),
-  ];
+  const counted = (/** @type {number} */ number, /** @type {string} */ words) =>
+    html`<b>${formatCount(number)}</b> <span class="gptlib-soft">${words}</span>`;
+  const share = `${formatShare(count / total(config))} of all`;
+  const own = counted(blockParameters(config)[name] ?? count, formula(config));
+  const all = IN_BLOCK.includes(name)
+    ? fact(`in ${config.n_layers} blocks`, counted(count, share))
+    : fact("", html`<span class="gptlib-soft">${share}</span>`);
+  return [fact("Parameters", own), all];
 }
 
 /** @param {number} chapter */
@@ -456,9 +383,9 @@ const cardView = (state, block) =>
   html`
     ${kicker(block.chapter)}
     <div class="gptlib-am-card-title">
-      ${iconView(block.icon)}<strong>${fullTitle(block)}</strong>
+      ${iconView(block.icon)}<strong>${block.title}</strong>
     </div>
-    <p>${block.what(state.config())}</p>
+    <p>${WHAT[block.name](state.config())}</p>
     <div class="gptlib-am-facts">
       ${fact("Shape", shapesView(block, state.config()))} ${costView(block, state.config())}
     </div>
@@ -501,33 +428,4 @@ function modelView(config) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () => {
-    const config = state.config();
-    const block = BLOCKS.find(({ name }) => name === state.chosen());
-    // The card is made anew for what it shows, so that all of it is read aloud.
-    const card = () => block ? cardView(state, block) : overview();
-    const choice = modelChoice(config.name, familyOptions(state.family()), (model) => {
-      widget.save({ model });
-    });
-    return html`<div class="gptlib-layout gptlib-am-layout">
-      <div class="gptlib-head"><strong class="gptlib-title">Map of a GPT</strong>${choice}</div>
-      ${mapView(state)}
-      <div class="gptlib-am-side">
-        <div class="gptlib-am-card" aria-live="polite" data-kind=${block?.kind ?? nothing}>
-          ${repeat([`${block?.name} of ${config.name}`], (key) => key, card)}
-        </div>
-        ${modelView(config)}
-      </div>
-    </div>`;
-  };
-  const drawn = () => {
-    if (state.scroll) state.blockOf(state.scroll).scrollIntoView({ block: "nearest" });
-    state.scroll = ""; // on a phone, the card might hide it
-  };
-  return { view, drawn, close: state.close };
-}
-
-export default define("am", ["chosen", "model", "family", "lit"], setUp);
+export default define("am", ["chosen", "model", "family", "lit"], (widget) => new State(widget));

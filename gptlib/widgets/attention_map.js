@@ -3,11 +3,13 @@
 // runs there when the reader asks for it, reads other texts.
 
 import { fromBase64 } from "./lib/bytes.js";
+import { put, rgbOf } from "./lib/canvas.js";
 import {
   classes,
   define,
   guard,
   html,
+  inline,
   live,
   nothing,
   onFrame,
@@ -15,24 +17,25 @@ import {
   select,
   uniqueName,
 } from "./lib/kit.js";
-import { formatPower, plural } from "./lib/numbers.js";
+import { clamp, formatPower, plural, range, signed, sum } from "./lib/numbers.js";
 import { Reader } from "./lib/reader.js";
-import { movedInGrid, withModifier } from "./lib/rove.js";
-import { label, spoken } from "./lib/tokens.js";
+import { moved, movedInGrid, withModifier } from "./lib/rove.js";
+import { heaviestOf, label, spoken } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
 /**
+ * @typedef {{ text: string, tokens: string[], layers: number, heads: number, channels: number }} Of
+ * @typedef {{ bits: number, ranges: string, peaks: string, below: string, above: string }} Packed
+ * @typedef {Of & (Packed | { scores: Float32Array })} Maps  packed by Python, or with the scaled
+ *   scores (L, H, T, T) as the page's model has them
+ * @typedef {{ scaled: Float64Array, errors: Float64Array }} Scores  T x T each: scaled scores (NaN
+ *   where none is stored), and how far off they may be
  * @typedef {{
- *   text: string, tokens: string[], layers: number, heads: number, channels: number, bits: number,
- *   ranges: string, peaks: string, below: string, above: string, scores?: Float32Array,
- * }} Maps  packed by Python, or with the scaled scores (L, H, T, T) as the page's model has them
- * @typedef {{
- *   size: number, low: Float32Array, high: Float32Array, peaks: Uint16Array, below: Uint16Array,
- *   above: Uint16Array | null, largest: number, scores?: Float32Array,
- * }} Codes
- * @typedef {{
- *   scaled: Float64Array, errors: Float64Array, weights: Float64Array, low: number, high: number,
- * }} Head  T x T each: scaled scores (NaN where none is stored), how far off they may be, weights
+ *   size: number, low: Float32Array, high: Float32Array, above: boolean,
+ *   read(index: number): Scores,
+ * }} Codes  each head's lowest and highest score, whether those of later tokens are stored, and
+ *   what reads a head, counted over all layers
+ * @typedef {Scores & { weights: Float64Array, low: number, high: number }} Head
  * @typedef {{ row: number, column: number }} Cell
  */
 
@@ -43,9 +46,7 @@ const BEND = 0.5; // as in Python
 
 /**
  * Integers of some bits each, the highest bit first.
- * @param {Uint8Array} bytes
- * @param {number} bits at most 16
- * @param {number} count
+ * @param {Uint8Array} bytes @param {number} bits at most 16 @param {number} count
  * @returns {Uint16Array}
  */
 export function unpack(bytes, bits, count) {
@@ -66,157 +67,117 @@ export function unpack(bytes, bits, count) {
 
 /**
  * Maps as the engine answers to `scores`, of a text that is read in the page.
- * @param {Maps} before of the same model
- * @param {any} answer
- * @param {string} text
- * @returns {Maps}
+ * @param {Maps} before of the same model @param {any} answer @param {string} text @returns {Maps}
  */
 export function fromEngine({ layers, heads, channels }, { tokens, scores }, text) {
-  const packed = { bits: 16, ranges: "", peaks: "", below: "", above: "" };
-  return { text, tokens, layers, heads, channels, ...packed, scores };
+  return { text, tokens, layers, heads, channels, scores };
 }
 
 /** @param {Maps} maps @returns {Codes} */
 export function decode(maps) {
   const size = maps.tokens.length;
   const count = maps.layers * maps.heads;
-  if (maps.scores) return codesOf(maps.scores, size, count);
-  const ranges = new DataView(fromBase64(maps.ranges).buffer);
-  const low = new Float32Array(count);
-  const high = new Float32Array(count);
-  for (let i = 0; i < count; i++) {
-    low[i] = ranges.getFloat32(8 * i, true);
-    high[i] = ranges.getFloat32(8 * i + 4, true);
-  }
-  const cells = (size * (size + 1)) / 2;
-  const ahead = size * size - cells;
-  return {
-    size,
-    low,
-    high,
-    peaks: unpack(fromBase64(maps.peaks), 16, count * size),
-    below: unpack(fromBase64(maps.below), maps.bits, count * cells),
-    above: maps.above ? unpack(fromBase64(maps.above), maps.bits, count * ahead) : null,
-    largest: 2 ** maps.bits - 1,
-  };
+  return "scores" in maps ? codesOf(maps.scores, size, count) : unpacked(maps, size, count);
 }
 
 /**
  * Scores that are not packed: nothing has to be decoded.
- * @param {Float32Array} scores (L, H, T, T), scaled
- * @param {number} size
- * @param {number} count of the heads
- * @returns {Codes}
+ * @param {Float32Array} scores (L, H, T, T), scaled @param {number} size
+ * @param {number} count of the heads @returns {Codes}
  */
 function codesOf(scores, size, count) {
-  const [low, high] = [new Float32Array(count), new Float32Array(count)];
-  for (let i = 0; i < count; i++) {
-    const head = scores.subarray(i * size * size, (i + 1) * size * size);
-    low[i] = head.reduce((a, b) => Math.min(a, b));
-    high[i] = head.reduce((a, b) => Math.max(a, b));
-  }
-  const none = new Uint16Array(0);
-  return { size, low, high, scores, peaks: none, below: none, above: none, largest: 65535 };
+  const cells = size * size;
+  const read = (/** @type {number} */ index) => ({
+    scaled: new Float64Array(scores.subarray(index * cells, (index + 1) * cells)),
+    errors: new Float64Array(cells),
+  });
+  const heads = Array.from({ length: count }, (_, index) => read(index).scaled);
+  const low = Float32Array.from(heads, (head) => head.reduce((a, b) => Math.min(a, b)));
+  const high = Float32Array.from(heads, (head) => head.reduce((a, b) => Math.max(a, b)));
+  return { size, low, high, above: true, read };
 }
 
 /**
- * How far under a row's peak a score is, for every code of one head.
- * @param {Codes} codes
- * @param {number} index of the head
- * @returns {(code: number) => number}
+ * Scores as Python packs them, which says in words what each text holds.
+ * @param {Packed} packed @param {number} size @param {number} count of the heads @returns {Codes}
  */
-function depthOf(codes, index) {
-  const width = Math.max(codes.high[index] - codes.low[index], 1e-6);
-  const bend = Math.log1p(width / BEND) / codes.largest;
-  return (code) => BEND * Math.expm1(bend * code);
-}
-
-/**
- * The weights of one head, written row by row into the lower triangle of `weights`.
- * @param {Codes} codes
- * @param {number} index of the head, counted over all layers
- * @param {Float64Array} weights T x T, zero above the diagonal
- */
-export function fillWeights(codes, index, weights) {
-  const { size, below, scores } = codes;
-  const depth = depthOf(codes, index);
-  let next = (index * size * (size + 1)) / 2;
-  for (let i = 0; i < size; i++) {
-    const row = scores?.subarray((index * size + i) * size, (index * size + i) * size + i + 1);
-    const peak = row ? row.reduce((a, b) => Math.max(a, b)) : 0;
-    let sum = 0;
-    for (let j = 0; j <= i; j++) {
-      const e = Math.exp(row ? row[j] - peak : -depth(below[next++]));
-      weights[i * size + j] = e;
-      sum += e;
+function unpacked(packed, size, count) {
+  const cells = (size * (size + 1)) / 2;
+  const ends = new Float32Array(fromBase64(packed.ranges).buffer);
+  const [low, high] = [0, 1].map((end) => ends.filter((_, i) => i % 2 === end));
+  const codes = (/** @type {string} */ text, /** @type {number} */ bits, /** @type {number} */ n) =>
+    unpack(fromBase64(text), bits, count * n);
+  const peaks = codes(packed.peaks, 16, size);
+  const below = codes(packed.below, packed.bits, cells);
+  const above = packed.above ? codes(packed.above, packed.bits, cells - size) : null;
+  const largest = 2 ** packed.bits - 1;
+  const read = (/** @type {number} */ index) => {
+    const scaled = new Float64Array(size * size).fill(NaN);
+    const errors = new Float64Array(size * size);
+    const width = Math.max(high[index] - low[index], 1e-6);
+    const bend = Math.log1p(width / BEND) / largest;
+    const depth = (/** @type {number} */ code) => BEND * Math.expm1(bend * code);
+    let nextBelow = index * cells;
+    let nextAbove = index * (cells - size);
+    for (let i = 0; i < size; i++) {
+      const peak = low[index] + (peaks[index * size + i] / 65535) * width;
+      for (let j = 0; j <= i; j++) {
+        const code = below[nextBelow++];
+        scaled[i * size + j] = peak - depth(code);
+        errors[i * size + j] = depth(code + 0.5) - depth(code) + width / 131070;
+      }
+      for (let j = i + 1; above && j < size; j++) {
+        scaled[i * size + j] = low[index] + (above[nextAbove++] / largest) * width;
+        errors[i * size + j] = width / largest / 2;
+      }
     }
-    for (let j = 0; j <= i; j++) weights[i * size + j] /= sum;
-  }
+    return { scaled, errors };
+  };
+  return { size, low, high, above: above !== null, read };
 }
 
 /**
- * Scaled scores and weights of one head.
- * @param {Codes} codes
- * @param {number} index of the head, counted over all layers
- * @returns {Head}
+ * Scaled scores and weights of one head; a weight beyond the diagonal is 0.
+ * @param {Codes} codes @param {number} index of the head, counted over all layers @returns {Head}
  */
-export function headOf(codes, index) {
-  const { size, low, high, peaks, below, above, largest, scores } = codes;
+export function headOf({ size, low, high, read }, index) {
+  const { scaled, errors } = read(index);
   const weights = new Float64Array(size * size);
-  fillWeights(codes, index, weights);
-  const errors = new Float64Array(size * size);
-  if (scores) {
-    const start = index * size * size;
-    const scaled = new Float64Array(scores.subarray(start, start + size * size));
-    return { scaled, errors, weights, low: low[index], high: high[index] };
-  }
-  const scaled = new Float64Array(size * size).fill(NaN);
-  const width = Math.max(high[index] - low[index], 1e-6);
-  const depth = depthOf(codes, index);
-  let nextBelow = (index * size * (size + 1)) / 2;
-  let nextAbove = (index * size * (size - 1)) / 2;
   for (let i = 0; i < size; i++) {
-    const peak = low[index] + (peaks[index * size + i] / 65535) * width;
-    for (let j = 0; j <= i; j++, nextBelow++) {
-      const under = depth(below[nextBelow]);
-      scaled[i * size + j] = peak - under;
-      errors[i * size + j] = depth(below[nextBelow] + 0.5) - under + width / 131070;
-    }
-    for (let j = i + 1; above && j < size; j++) {
-      scaled[i * size + j] = low[index] + (above[nextAbove++] / largest) * width;
-      errors[i * size + j] = width / largest / 2;
-    }
+    const row = scaled.subarray(i * size, i * size + i + 1);
+    const peak = Math.max(...row);
+    const powers = row.map((score) => Math.exp(score - peak));
+    const all = sum(powers);
+    weights.set(powers.map((power) => power / all), i * size);
   }
   return { scaled, errors, weights, low: low[index], high: high[index] };
 }
 
-/** @param {Head} head @param {number} row @param {number} size @returns {number} most looked at */
-export function strongest(head, row, size) {
-  let best = 0;
-  for (let j = 1; j <= row; j++) {
-    if (head.weights[row * size + j] > head.weights[row * size + best]) best = j;
-  }
-  return best;
+/**
+ * @param {Pick<Head, "weights">} head @param {number} row @param {number} size
+ * @returns {number} most looked at
+ */
+export function strongest({ weights }, row, size) {
+  const seen = weights.subarray(row * size, row * size + row + 1);
+  return seen.indexOf(Math.max(...seen));
 }
 
 /**
  * The decimals that a stored number deserves: none that its error could change by more than one.
  * @param {number} error at most, of the number
- * @param {number} largest magnitude of the numbers shown with it
- * @returns {number}
+ * @param {number} largest magnitude of the numbers shown with it @returns {number}
  */
 export function decimals(error, largest) {
   const sure = Math.floor(-Math.log10(2 * Math.max(error, 1e-9)));
   const wanted = 3 - Math.ceil(Math.log10(Math.max(largest, 1e-9)));
-  return Math.min(Math.max(sure, 0), Math.min(Math.max(wanted, 2), 5));
+  return Math.min(Math.max(sure, 0), clamp(wanted, 2, 5));
 }
 
 /** @param {number} value @param {number} digits @returns {string} with a true minus sign */
 export function formatNumber(value, digits) {
   if (value === -Infinity) return "−∞";
   if (Number.isNaN(value)) return "…";
-  const text = value.toFixed(digits);
-  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+  return signed(value.toFixed(digits));
 }
 
 /** @param {number} value positive @returns {string} three digits, with a power of ten if need be */
@@ -226,39 +187,23 @@ export function formatLarge(value) {
   return formatPower(value).replace(" × ", "·");
 }
 
-/**
- * The heaviest of some tokens, in words.
- * @param {string[]} labels
- * @param {number[]} weights one for each label
- * @param {number} most how many to name
- * @returns {string}
- */
-export function heaviest(labels, weights, most = 3) {
-  return weights
-    .map((weight, i) => ({ weight, i }))
-    .sort((a, b) => b.weight - a.weight || a.i - b.i)
-    .slice(0, most)
-    .filter(({ weight }) => weight >= 0.005)
-    .map(({ weight, i }) => `${labels[i]} ${weight.toFixed(2)}`)
-    .join(", ");
-}
+/** @param {string[]} labels @param {number[]} weights @returns {string} the heaviest, in words */
+export const heaviest = (labels, weights) => heaviestOf(labels, weights, 0.005);
 
 /** @param {number} n @returns {string} the cells above the diagonal, as a shape for CSS */
 export function stairs(n) {
-  const points = ["100% 0"];
-  for (let i = 0; i < n; i++) {
-    const x = (100 * (i + 1)) / n;
-    points.push(`${x}% ${(100 * i) / n}%`, `${x}% ${x}%`);
-  }
-  return `polygon(${points.join(",")})`;
+  const at = (/** @type {number} */ i) => `${(100 * i) / n}%`;
+  const steps = range(1, n, 1).map((i) => `${at(i)} ${at(i - 1)},${at(i)} ${at(i)}`);
+  return `polygon(100% 0,${steps.join(",")})`;
 }
 
 // ---------------------------------------------------------------------------------------------
 // Colors
 
 const SHADES = 256;
-const STOPS = 5; // of the scale
-const TINTS = 2; // of a text: where a token looks, and who looks at it
+const SCALE = ["--at-0", "--at-1", "--at-2", "--at-3", "--at-4"]; // from little to much
+/** Of a text: where a token looks, and who looks at it. */
+const TINTS = ["--gptlib-blue-edge", "--gptlib-orange-edge"];
 
 /** @param {number} weight @returns {number} its place on the scale of colors, from 0 to 1 */
 export const shadeOf = (weight) => Math.sqrt(weight); // so that small weights differ from none
@@ -268,123 +213,100 @@ export const shadeOf = (weight) => Math.sqrt(weight); // so that small weights d
  * @param {Element} probe its children have them
  */
 function colorsOf(probe) {
-  const colors = Array.from(probe.children, (child) => {
-    const parts = getComputedStyle(child).color.match(/[\d.]+/g) ?? ["0", "0", "0"];
-    return parts.slice(0, 3).map(Number);
-  });
-  return {
-    palette: shades(colors.slice(0, STOPS)),
-    tints: colors.slice(STOPS).map((parts) => parts.join(" ")),
-  };
+  const colors = Array.from(probe.children, (child) => rgbOf(getComputedStyle(child).color));
+  const tints = colors.splice(SCALE.length).map((parts) => parts.join(" "));
+  return { palette: shades(colors), tints };
 }
 
-/** @param {number[][]} stops red, green and blue @returns {Uint32Array} SHADES pixels between them */
+/** @param {number[][]} stops red, green and blue @returns {Uint32Array} SHADES pixels of them */
 function shades(stops) {
-  const pixels = new Uint8ClampedArray(4 * SHADES);
+  const pixels = new Uint8ClampedArray(4 * SHADES).fill(255);
   for (let i = 0; i < SHADES; i++) {
     const place = (i / (SHADES - 1)) * (stops.length - 1);
     const left = Math.min(Math.floor(place), stops.length - 2);
-    for (let part = 0; part < 3; part++) {
-      const [from, to] = [stops[left][part], stops[left + 1][part]];
-      pixels[4 * i + part] = from + (to - from) * (place - left);
-    }
-    pixels[4 * i + 3] = 255;
+    const [from, to] = [stops[left], stops[left + 1]];
+    pixels.set(from.map((part, k) => part + (to[k] - part) * (place - left)), 4 * i);
   }
   return new Uint32Array(pixels.buffer);
 }
 
-/** @param {HTMLCanvasElement} canvas @param {ImageData} image */
-function put(canvas, image) {
-  [canvas.width, canvas.height] = [image.width, image.height];
-  canvas.getContext("2d")?.putImageData(image, 0, 0);
+/**
+ * A square of cells; what has no shade stays clear.
+ * @param {number} n cells on a side @param {number} scale pixels on a cell's side
+ * @param {Uint32Array} palette @param {(row: number, column: number) => number} shade from 0 to 1
+ */
+function square(n, scale, palette, shade) {
+  const image = new ImageData(n * scale, n * scale);
+  const pixels = new Uint32Array(image.data.buffer);
+  for (let y = 0, next = 0; y < image.height; y++) {
+    for (let x = 0; x < image.width; x++, next++) {
+      const place = shade(Math.floor(y / scale), Math.floor(x / scale));
+      if (Number.isFinite(place)) pixels[next] = palette[Math.round(place * (SHADES - 1))];
+    }
+  }
+  return image;
 }
 
 /**
  * All heads, small: a row for each layer.
- * @param {State["maps"]} maps
- * @param {Uint32Array} palette
+ * @param {HTMLCanvasElement} canvas @param {State["maps"]} maps @param {Uint32Array} palette
  */
-function thumbnails({ codes, size: n, layers, heads }, palette) {
+function drawHeads(canvas, { codes, size: n, layers, heads }, palette) {
   const scale = Math.ceil((layers * heads > 200 ? 24 : 64) / n); // sharp, not huge
   const gap = Math.max(2, Math.round((n * scale) / 12));
   const step = n * scale + gap;
-  const image = new ImageData(heads * step, layers * step);
-  const pixels = new Uint32Array(image.data.buffer);
-  const weights = new Float64Array(n * n);
+  [canvas.width, canvas.height] = [heads * step, layers * step];
   for (let k = 0; k < layers * heads; k++) {
-    fillWeights(codes, k, weights);
-    const left = (k % heads) * step + (gap >> 1);
-    const top = Math.floor(k / heads) * step + (gap >> 1);
-    for (let y = 0; y < n * scale; y++) {
-      const i = Math.floor(y / scale);
-      const start = (top + y) * image.width + left;
-      for (let x = 0; x < (i + 1) * scale; x++) {
-        const weight = weights[i * n + Math.floor(x / scale)];
-        pixels[start + x] = palette[Math.round(shadeOf(weight) * (SHADES - 1))];
-      }
-    }
+    const { weights } = headOf(codes, k);
+    const image = square(n, scale, palette, (i, j) => j > i ? NaN : shadeOf(weights[i * n + j]));
+    const [left, top] = [k % heads, Math.floor(k / heads)].map((at) => at * step + (gap >> 1));
+    canvas.getContext("2d")?.putImageData(image, left, top);
   }
-  return image;
 }
 
 /**
  * One head, large, in one of its steps; what no step has stays clear.
- * @param {State} state
- * @param {Uint32Array} palette
+ * @param {State} state @param {Uint32Array} palette
  */
 function picture(state, palette) {
-  const { step, maps: { size: n }, range: [low, high] } = state;
-  const image = new ImageData(n, n);
-  const pixels = new Uint32Array(image.data.buffer);
-  for (let i = 0; i < n; i++) {
-    for (let j = 0; j < n; j++) {
-      const value = state.valueAt(step, i, j);
-      if ((step === "weights" && j > i) || !Number.isFinite(value)) continue;
-      const place = step === "weights" ? shadeOf(value) : (value - low) / (high - low || 1);
-      pixels[i * n + j] = palette[Math.round(place * (SHADES - 1))];
-    }
-  }
-  return image;
+  const { step, range: [low, high] } = state;
+  return square(state.maps.size, 1, palette, (i, j) => {
+    const value = state.valueAt(step, i, j);
+    if (step !== "weights") return (value - low) / (high - low || 1);
+    return j > i ? NaN : shadeOf(value);
+  });
 }
 
 // ---------------------------------------------------------------------------------------------
 // What is shown, and what the reader does
 
-/** What a step does. @type {{ name: string, title: string, says(channels: number): string }[]} */
-const STEPS = [{
-  name: "scores",
-  title: "Score",
-  says: () =>
-    "The score of a cell is the dot product q · k: the query of the row's token, the key of the " +
-    "column's. The better the two match, the higher it is.",
-}, {
-  name: "scaled",
-  title: "Scaled",
-  says: (channels) =>
-    `Each score is divided by √${channels}, the square root of a head's number of channels, so ` +
-    "that it does not grow with the size of the head.",
-}, {
-  name: "masked",
-  title: "Masked",
-  says: () =>
+/** @type {Record<string, string>} */
+const STEPS = { scores: "Score", scaled: "Scaled", masked: "Masked", weights: "Softmax" };
+
+/** @param {number} channels of a head @returns {Record<string, string>} what each step does */
+const about = (channels) => ({
+  scores:
+    "The score of a cell is the dot product q · k: the query of the row's token, the key of " +
+    "the column's. The better the two match, the higher it is.",
+  scaled:
+    `Each score is divided by √${channels}, the square root of a head's number of channels, ` +
+    "so that it does not grow with the size of the head.",
+  masked:
     "Whatever comes later than the row's token gets −∞ in place of its score: no token looks " +
     "ahead.",
-}, {
-  name: "weights",
-  title: "Softmax",
-  says: () =>
-    "The softmax raises e to each score and divides by the row's sum. −∞ turns into 0, and each " +
-    "row adds up to 1: these are the weights.",
-}];
+  weights:
+    "The softmax raises e to each score and divides by the row's sum. −∞ turns into 0, and " +
+    "each row adds up to 1: these are the weights.",
+});
+
+const ALONG = { back: ["ArrowLeft"], on: ["ArrowRight"], page: 0 }; // a text
 
 /** @param {Maps} packed */
-function unpacked(packed) {
+function sceneOf(packed) {
   const labels = packed.tokens.map(label);
-  const size = labels.length;
-  return {
-    ...{ ...packed, size, labels, names: labels.map(spoken) },
-    ...{ codes: decode(packed), ahead: stairs(size), single: packed.layers * packed.heads === 1 },
-  };
+  const [size, single] = [labels.length, packed.layers * packed.heads === 1];
+  const names = labels.map(spoken);
+  return { ...packed, size, single, labels, names, codes: decode(packed), ahead: stairs(size) };
 }
 
 class State {
@@ -405,7 +327,7 @@ class State {
     this.root = widget.root;
     this.first = { row: this.model.get("token"), column: this.model.get("column") };
     this.packed = /** @type {Maps} */ (this.model.get("maps"));
-    this.maps = unpacked(this.packed);
+    this.maps = sceneOf(this.packed);
     this.index = this.place;
     this.shown = headOf(this.maps.codes, this.index);
     this.settled = this.chosen;
@@ -418,13 +340,27 @@ class State {
       text: () => this.maps.text,
       take: (answer, text) => this.take(answer, text),
     });
+    this.resized = new ResizeObserver(() => {
+      this.fit();
+      this.recolor();
+    });
+    this.resized.observe(this.root);
+    this.unthemed = onTheme(this.recolor);
+  }
+
+  close() {
+    clearTimeout(this.resting);
+    this.frame.cancel();
+    this.reader.close();
+    this.resized.disconnect();
+    this.unthemed();
   }
 
   /** Take the maps and the head that are asked for, where they are others. */
   follow() {
     if (this.model.get("maps") !== this.packed) {
       this.packed = this.model.get("maps");
-      this.maps = unpacked(this.packed);
+      this.maps = sceneOf(this.packed);
       [this.index, this.hovered] = [-1, null];
     }
     if (this.index === this.place) return;
@@ -443,7 +379,7 @@ class State {
 
   /** @param {string} trait @param {number} count */
   at(trait, count) {
-    return Math.min(Math.max(this.model.get(trait) ?? 0, 0), count - 1);
+    return clamp(this.model.get(trait) ?? 0, 0, count - 1);
   }
 
   get layer() {
@@ -462,6 +398,11 @@ class State {
   /** @returns {string} */
   get step() {
     return this.model.get("step") ?? "weights";
+  }
+
+  /** Whether the step comes before the mask. */
+  get early() {
+    return this.step === "scores" || this.step === "scaled";
   }
 
   /** What the reader has chosen. @returns {Cell} */
@@ -522,8 +463,8 @@ class State {
 
   // --- what the reader does -------------------------------------------------------------------
 
-  /** @param {number} row @param {number} column */
-  choose(row, column) {
+  /** @param {Cell} cell */
+  choose({ row, column }) {
     clearTimeout(this.resting);
     this.hovered = null;
     this.widget.save({ token: row, column });
@@ -558,10 +499,9 @@ class State {
 
   /** @param {{ clientX: number, clientY: number }} event @returns {Cell} */
   cellAt({ clientX, clientY }) {
-    const box = /** @type {Element} */ (this.find("plot")).getBoundingClientRect();
+    const box = this.find("plot").getBoundingClientRect();
     const { size } = this.maps;
-    const place = (/** @type {number} */ share) =>
-      Math.min(Math.max(Math.floor(share * size), 0), size - 1);
+    const place = (/** @type {number} */ share) => clamp(Math.floor(share * size), 0, size - 1);
     return {
       row: place((clientY - box.top) / box.height),
       column: place((clientX - box.left) / box.width),
@@ -578,21 +518,18 @@ class State {
     this.frame.ask();
   }
 
-  onClick = (/** @type {PointerEvent} */ event) => {
-    const { row, column } = this.cellAt(event);
-    this.choose(row, column);
-  };
+  onClick = (/** @type {PointerEvent} */ event) => this.choose(this.cellAt(event));
 
   onLeave = () => this.point(null);
 
   onPlotKey = (/** @type {KeyboardEvent} */ event) => {
     const { first, chosen, maps: { size } } = this;
-    const to = event.key === "Escape"
+    const [row, column] = event.key === "Escape"
       ? [first.row, first.column].map((i) => Math.min(i, size - 1))
-      : movedInGrid(event.key, [chosen.row, chosen.column], [size, size]);
-    if (!to || withModifier(event)) return;
+      : movedInGrid(event.key, [chosen.row, chosen.column], [size, size]) ?? [];
+    if (row === undefined || withModifier(event)) return;
     event.preventDefault();
-    this.choose(to[0], to[1]);
+    this.choose({ row, column });
   };
 
   /** Pointed at, a token shows where it looks; in focus or clicked, it is chosen. */
@@ -602,22 +539,18 @@ class State {
     const row = Number(button.dataset.index);
     if (event.type === "pointerover") {
       this.hover({ row, column: strongest(this.shown, row, this.maps.size) });
-    } else if (row !== this.model.get("token") || this.hovered) this.choose(row, -1);
+    } else if (row !== this.model.get("token") || this.hovered) this.choose({ row, column: -1 });
   };
 
   onTokenKey = (/** @type {any} */ event) => {
     const here = Number(event.target.dataset.index);
-    const last = this.maps.size - 1;
-    const to = /** @type {Record<string, number>} */ ({
-      ArrowLeft: Math.max(here - 1, 0),
-      ArrowRight: Math.min(here + 1, last),
-      Home: 0,
-      End: last,
-      Escape: Math.min(this.first.row, last),
-    })[event.key];
-    if (to === undefined || withModifier(event)) return;
+    const { size } = this.maps;
+    const to = event.key === "Escape"
+      ? Math.min(this.first.row, size - 1)
+      : moved(event.key, here, size, ALONG);
+    if (to === null || withModifier(event)) return;
     event.preventDefault();
-    /** @type {HTMLElement} */ (this.find("token", to)).focus();
+    this.find("token", to).focus();
   };
 
   onThumbKey = (/** @type {KeyboardEvent} */ event) => {
@@ -626,19 +559,38 @@ class State {
     if (!to || withModifier(event) || event.key.startsWith("Page")) return;
     event.preventDefault();
     this.widget.save({ layer: to[0], head: to[1] });
-    /** @type {HTMLElement} */ (this.find("thumb", to[0] * heads + to[1])).focus();
+    this.find("thumb", to[0] * heads + to[1]).focus();
   };
+
+  // --- what there is to see -------------------------------------------------------------------
+
+  view() {
+    this.follow();
+    const { maps, shown, index, colors, numbered: { row, column }, reader } = this;
+    const flags = [maps.size <= 24 && "at-few", reader.stale && "at-stale"];
+    const numbers = guard([maps, shown, row, column], () => tableView(this));
+    const probes = [...SCALE, ...TINTS].map((color) => html`<i style="color: var(${color})"></i>`);
+    return html`<div class=${classes("layout at-layout", ...flags)}>
+      ${headView(this)} ${reader.view()} ${stepsView(this)} ${figureView(this)}
+      ${maps.single ? nothing : guard([maps, index, colors], () => pickerView(this))}
+      ${lineView(this)}
+      <div class="gptlib-at-numbers" tabindex="0" role="region"
+        aria-label="Numbers of the chosen row">${numbers}</div>
+      <div class="gptlib-spoken" aria-live="polite">${this.said}</div>
+      <span class="gptlib-at-probe" hidden>${probes}</span>
+    </div>`;
+  }
 
   // --- size and theme -------------------------------------------------------------------------
 
-  /** @param {string} name @param {number} [i] */
+  /** @param {string} name @param {number} [i] @returns {HTMLElement} */
   find(name, i = 0) {
-    return this.root.querySelectorAll(`.gptlib-at-${name}`)[i];
+    return /** @type {any} */ (this.root.querySelectorAll(`.gptlib-at-${name}`)[i]);
   }
 
   /** Tell the style sheet of the maps. */
   drawn() {
-    if (this.root.dataset.step !== this.step) this.root.dataset.step = this.step;
+    this.root.dataset.step = this.step;
     this.reader.drawn();
     if (this.fitted === this.maps) return;
     const { size, layers, heads } = this.maps;
@@ -673,48 +625,46 @@ class State {
 
 /** @param {State} state */
 function headView({ maps }) {
-  const heads = maps.single
-    ? "one head"
-    : `${plural(maps.layers, "layer")} × ${plural(maps.heads, "head")}`;
+  const { layers, heads, size, single } = maps;
+  const facts = single ? "one head" : `${plural(layers, "layer")} × ${plural(heads, "head")}`;
   return html`
-    <div class="gptlib-head gptlib-at-head">
+    <div class="gptlib-head gptlib-on-line">
       <strong class="gptlib-title">Where attention looks</strong>
-      <span class="gptlib-soft gptlib-at-facts">${heads}, ${plural(maps.size, "token")}</span>
+      <span class="gptlib-soft gptlib-at-facts">${facts}, ${plural(size, "token")}</span>
     </div>
   `;
 }
 
-/** @param {State} state @param {Cell} cell @returns {string[]} how its number becomes the next */
-function hows(state, { row, column }) {
-  let sum = 0;
-  for (let j = 0; j <= row; j++) sum += Math.exp(state.valueAt("scaled", row, j));
+/** @param {State} state @returns {string[]} how each step of the cell comes from the one before */
+function hows(state) {
+  const { row, column } = state.cell;
+  const all = sum(range(0, row, 1).map((j) => Math.exp(state.valueAt("scaled", row, j))));
   const ahead = column > row;
   return [
     "q · k",
     `÷ √${state.maps.channels}`,
     ahead ? "later: masked" : "not later: kept",
-    ahead ? "e to −∞ is 0" : `e^${state.numberAt("scaled", row, column)} ÷ ${formatLarge(sum)}`,
+    ahead ? "e to −∞ is 0" : `e^${state.numberAt("scaled", row, column)} ÷ ${formatLarge(all)}`,
   ];
 }
 
-/** The steps of the cell: numbers to walk through, and the switch of the map. @param {State} state */
+/** The cell's steps: numbers to walk through, and the switch of the map. @param {State} state */
 function stepsView(state) {
-  const { maps, cell: { row, column }, cell } = state;
+  const { maps, step, cell: { row, column } } = state;
   const looked = row === column ? "itself" : state.quote(column);
-  const how = hows(state, cell);
-  const lacking = !maps.codes.above && ["scores", "scaled"].includes(state.step)
+  const how = hows(state);
+  const lacking = !maps.codes.above && state.early
     ? " Those of later tokens, which the mask hides, are not stored here."
     : "";
-  return html`<fieldset class="gptlib-at-steps">
+  return html`<fieldset class="gptlib-radios gptlib-at-steps">
     <legend class="gptlib-spoken">Step</legend>
     <div class="gptlib-at-pair">${state.quote(row)} looks at ${looked}</div>
     ${
-    STEPS.map(({ name, title }, i) =>
+    Object.entries(STEPS).map(([name, title], i) =>
       html`
         <label class="gptlib-at-step">
           <input type="radio" class="gptlib-at-radio" name=${state.id} value=${name}
-            .checked=${live(name === state.step)}
-            @change=${() => state.widget.save({ step: name })}>
+            .checked=${live(name === step)} @change=${() => state.widget.save({ step: name })}>
           <span class="gptlib-at-step-title">${i + 1} ${title}</span>
           <span class="gptlib-at-step-value">${state.numberAt(name, row, column)}</span>
           <span class="gptlib-at-step-how">${how[i]}</span>
@@ -722,17 +672,13 @@ function stepsView(state) {
       `
     )
   }
-    <p class="gptlib-soft gptlib-at-about">${
-    STEPS.find(({ name }) => name === state.step)?.says(maps.channels)
-  }${lacking}</p>
+    <p class="gptlib-soft gptlib-at-about">${about(maps.channels)[step]}${lacking}</p>
   </fieldset>`;
 }
 
 /**
  * The labels of the rows or of the columns, and over them the one that is shown.
- * @param {State} state
- * @param {string} name
- * @param {number} i
+ * @param {State} state @param {string} name @param {number} i
  */
 function axisView({ maps, every }, name, i) {
   const labels = () =>
@@ -748,11 +694,11 @@ function axisView({ maps, every }, name, i) {
 function plotView(state) {
   const { maps: { size, codes, ahead }, layer, head, step, cell: { row, column }, colors } = state;
   // Where it looks, and below the diagonal who looks at it: together an L that lies on its side.
-  const whole = codes.above && ["scores", "scaled"].includes(step);
+  const whole = codes.above && state.early;
   const [width, top] = whole ? [1, 0] : [(row + 1) / size, row / size];
-  const title = STEPS.find(({ name }) => name === step)?.title.toLowerCase();
-  const draw = (/** @type {HTMLCanvasElement} */ canvas) =>
-    colors && put(canvas, picture(state, colors.palette));
+  const title = STEPS[step].toLowerCase();
+  const [down, along] = [`${100 * row}%`, `${100 * column}%`];
+  const draw = (/** @type {any} */ canvas) => colors && put(canvas, picture(state, colors.palette));
   return html`
     <div class="gptlib-at-plot" tabindex="0" role="application"
       aria-roledescription="attention map" aria-describedby="${state.id}-help"
@@ -761,14 +707,14 @@ function plotView(state) {
       @keydown=${state.onPlotKey} @focus=${state.announce}>
       <canvas class="gptlib-at-canvas" ${guard([colors, state.shown, step], draw)}></canvas>
       <div class="gptlib-at-grid"></div>
-      <div class="gptlib-at-ahead" style="clip-path: ${ahead}"></div>
+      <div class="gptlib-at-ahead" style="clip-path: ${ahead}"
+        ?hidden=${whole || step === "weights"}></div>
       <div class="gptlib-at-marks">
         <div class="gptlib-at-column"
-          style="top: ${100 * top}%; transform: translateX(${100 * row}%)"></div>
+          style="top: ${100 * top}%; transform: translateX(${down})"></div>
         <div class="gptlib-at-row"
-          style="width: ${100 * width}%; transform: translateY(${100 * row}%)"></div>
-        <div class="gptlib-at-cell" style="transform: translate(${100 * column}%, ${100 *
-          row}%)"></div>
+          style="width: ${100 * width}%; transform: translateY(${down})"></div>
+        <div class="gptlib-at-cell" style="transform: translate(${along}, ${down})"></div>
       </div>
     </div>
   `;
@@ -803,47 +749,38 @@ const figureView = (state) =>
   </div>`;
 
 /** @param {State} state */
-function thumbsView(state) {
-  const { maps, colors, index } = state;
+function thumbsView({ maps, colors, index, widget, onThumbKey }) {
   const buttons = Array.from({ length: maps.layers * maps.heads }, (_, k) => {
     const [layer, head] = [Math.floor(k / maps.heads), k % maps.heads];
     const name = `layer ${layer}, head ${head}`;
     return html`
       <button type="button" class="gptlib-at-thumb" tabindex=${k === index ? 0 : -1}
         aria-label=${name} title=${name} aria-current=${k === index ? "true" : nothing}
-        @click=${() => state.widget.save({ layer, head })}></button>
+        @click=${() => widget.save({ layer, head })}></button>
     `;
   });
-  const draw = (/** @type {HTMLCanvasElement} */ canvas) =>
-    colors && put(canvas, thumbnails(maps, colors.palette));
+  const draw = (/** @type {any} */ canvas) => colors && drawHeads(canvas, maps, colors.palette);
   return html`
     <div class="gptlib-at-thumbs">
       <canvas class="gptlib-at-thumbs-canvas" aria-hidden="true"
         ${guard([colors, maps], draw)}></canvas>
       <div class="gptlib-at-thumbs-buttons" role="group" aria-label="All heads. Arrow keys move."
-        @keydown=${state.onThumbKey}>${buttons}</div>
+        @keydown=${onThumbKey}>${buttons}</div>
     </div>
   `;
 }
 
 /** @param {State} state */
 function pickerView(state) {
-  const choice = (
-    /** @type {string} */ trait,
-    /** @type {number} */ value,
-    /** @type {number} */ n,
-  ) =>
-    select(
-      "",
-      String(value),
-      Array.from({ length: n }, (_, i) => [String(i), String(i)]),
-      (chosen) => state.widget.save({ [trait]: Number(chosen) }),
-    );
-  const { maps, layer, head } = state;
+  const choice = (/** @type {"layer" | "head"} */ trait, /** @type {number} */ length) => {
+    const numbers = Array.from({ length }, (_, i) => String(i));
+    const choose = (/** @type {string} */ chosen) => state.widget.save({ [trait]: Number(chosen) });
+    return select("", String(state[trait]), numbers.map((one) => [one, one]), choose);
+  };
   return html`<div class="gptlib-at-picker">
     <div class="gptlib-at-choose">
-      <label>Layer ${choice("layer", layer, maps.layers)}</label>
-      <label>Head ${choice("head", head, maps.heads)}</label>
+      <label>Layer ${choice("layer", state.maps.layers)}</label>
+      <label>Head ${choice("head", state.maps.heads)}</label>
     </div>
     ${thumbsView(state)}
     <p class="gptlib-soft">All heads: a row for each layer, the first on top.</p>
@@ -857,31 +794,32 @@ function tokensView(state) {
     const shade = shadeOf(state.between(row, i)).toFixed(2);
     const tint = colors ? `rgb(${colors.tints[Number(i > row)]} / ${shade})` : "transparent";
     const weight = state.between(numbered.row, i).toFixed(2).replace(/^0/, "");
-    const marks = (i === row ? " gptlib-at-self" : "") + (i === column ? " gptlib-at-on" : "");
-    return html`
-      <button type="button" data-index=${i} tabindex=${i === chosen.row ? 0 : -1}
-        class="gptlib-at-token${marks}"
-        style="background-color: ${tint}"><span class="gptlib-spoken">${maps.names[i]}</span><span
-            class="gptlib-at-text" dir="auto" aria-hidden="true">${text}</span> <span
-            class="gptlib-at-weight">${weight}</span></button>${maps.tokens[i].endsWith("\n")
-              ? html`<span class="gptlib-at-break"></span>`
-              : nothing}
-    `;
+    const marks = classes("tap at-token", i === row && "at-self", i === column && "at-on");
+    const ends = maps.tokens[i].endsWith("\n");
+    return inline`<button type="button" data-index=${i} tabindex=${i === chosen.row ? 0 : -1}
+      class=${marks} style="background-color: ${tint}"><span class="gptlib-spoken">${
+      maps.names[i]
+    }</span><span class="gptlib-at-text" dir="auto" aria-hidden="true">${text}</span> <span
+      class="gptlib-weight gptlib-at-weight">${weight}</span></button>${
+      ends ? html`<span class="gptlib-at-break"></span>` : nothing
+    }`;
   });
 }
 
 /** @param {State} state */
 function lineView(state) {
-  const { maps, shown, colors, cell: { row, column }, numbered, chosen } = state;
+  const { maps, shown, colors, cell: { row, column }, numbered, chosen, onToken } = state;
   const rests = [maps, shown, colors, row, column, numbered.row, chosen.row];
   return html`
     <div class="gptlib-at-line">
       <p class="gptlib-soft gptlib-at-line-words"><b>${state.quote(row)}</b> looks at the tokens
           <span class="gptlib-at-key">before it</span>; the tokens
           <span class="gptlib-at-key gptlib-at-later">after it</span> look at it.</p>
-      <div class="gptlib-at-tokens" role="group" @pointerover=${state.onToken}
-        @focusin=${state.onToken} @click=${state.onToken} @pointerleave=${state.onLeave}
-        @keydown=${state.onTokenKey}>${guard(rests, () => tokensView(state))}</div>
+      <div class="gptlib-at-tokens" role="group" @pointerover=${onToken} @focusin=${onToken}
+        @click=${onToken} @pointerleave=${state.onLeave} @keydown=${state.onTokenKey}>${guard(
+          rests,
+          () => tokensView(state),
+        )}</div>
     </div>
   `;
 }
@@ -889,27 +827,27 @@ function lineView(state) {
 /** The numbers of a row. @param {State} state */
 function tableView(state) {
   const { maps, numbered: { row, column } } = state;
-  const quoted = state.quote(row);
+  const steps = Object.keys(STEPS);
   const lines = maps.labels.map((text, j) =>
     html`
       <tr class=${j === column ? "gptlib-at-on" : nothing}>
         <th scope="row" dir="auto">${text}</th>
-        <td data-step="scores">${state.numberAt("scores", row, j)}</td>
-        <td data-step="scaled">${state.numberAt("scaled", row, j)}</td>
-        <td data-step="masked">${state.numberAt("masked", row, j)}</td>
-        <td data-step="weights">${state.numberAt("weights", row, j)}</td>
+        ${steps.map((step) => html`<td data-step=${step}>${state.numberAt(step, row, j)}</td>`)}
         <td>${formatNumber(state.valueAt("weights", j, row), 3)}</td>
       </tr>
     `
   );
+  const heads = Object.entries({ ...STEPS, weights: "Weight" });
   return html`
     <table class="gptlib-at-table">
-      <caption>What ${quoted} looks at, token by token, and which tokens look at it</caption>
+      <caption>
+        What ${state.quote(row)} looks at, token by token, and which tokens look at it
+      </caption>
       <thead>
         <tr>
-          <th scope="col">Token</th>${STEPS.map(({ name, title }) =>
-            html`<th scope="col" data-step=${name}>${name === "weights" ? "Weight" : title}</th>`
-          )}<th scope="col">Looks at it</th>
+          <th scope="col">Token</th>
+          ${heads.map(([step, head]) => html`<th scope="col" data-step=${step}>${head}</th>`)}
+          <th scope="col">Looks at it</th>
         </tr>
       </thead>
       <tbody>${lines}</tbody>
@@ -917,44 +855,6 @@ function tableView(state) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () => {
-    state.follow();
-    const { maps, shown, index, colors, numbered: { row, column }, reader } = state;
-    const flags = [maps.size <= 24 && "at-few", maps.codes.above && "at-full"];
-    const layout = classes("layout at-layout", ...flags, reader.stale && "at-stale");
-    return html`<div class=${layout}>
-      ${headView(state)} ${reader.view()} ${stepsView(state)} ${figureView(state)}
-      ${maps.single ? nothing : guard([maps, index, colors], () => pickerView(state))}
-      ${lineView(state)}
-      <div class="gptlib-at-numbers" tabindex="0" role="region"
-        aria-label="Numbers of the chosen row">${
-      guard([maps, shown, row, column], () => tableView(state))
-    }</div>
-      <div class="gptlib-spoken" aria-live="polite">${state.said}</div>
-      <span class="gptlib-at-probe" aria-hidden="true">${
-      Array.from({ length: STOPS + TINTS }, (_, i) => html`<i data-stop=${i}></i>`)
-    }</span>
-    </div>`;
-  };
-  const resized = new ResizeObserver(() => {
-    state.fit();
-    state.recolor();
-  });
-  resized.observe(widget.root);
-  const unthemed = onTheme(state.recolor);
-  const close = () => {
-    clearTimeout(state.resting);
-    state.frame.cancel();
-    state.reader.close();
-    resized.disconnect();
-    unthemed();
-  };
-  return { view, drawn: () => state.drawn(), close };
-}
-
 const TRAITS = ["maps", "layer", "head", "step", "token", "column", "text", "error"];
 
-export default define("at", TRAITS, setUp);
+export default define("at", TRAITS, (widget) => new State(widget));

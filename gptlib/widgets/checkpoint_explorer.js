@@ -1,7 +1,7 @@
 // What is inside a checkpoint: the tree of its tensors, and for one of them its values as a
 // picture and as a histogram. Python has read the file; here nothing is computed but places.
 
-import { measured } from "./lib/chart.js";
+import { levels, measured } from "./lib/chart.js";
 import {
   announcer,
   classes,
@@ -15,8 +15,8 @@ import {
   svg,
   uniqueName,
 } from "./lib/kit.js";
-import { formatBytes, formatCount, formatShare, plural, sum } from "./lib/numbers.js";
-import { withModifier } from "./lib/rove.js";
+import { formatBytes, formatCount, formatPower, formatShare, plural, sum } from "./lib/numbers.js";
+import { moved, withModifier } from "./lib/rove.js";
 
 /** @import { Widget } from "./lib/kit.js" */
 /**
@@ -29,7 +29,7 @@ import { withModifier } from "./lib/rove.js";
  *   bytes: number, mean: number, std: number, min: number, max: number, low: number, high: number,
  *   near: number, any: number, reach: number, peak: number, below: number, above: number,
  *   nan: number, infinite: number, rows: number, bins: number[], cells: number[],
- *   ours: string, pattern: string, transposed: boolean, kind: string, words: string,
+ *   ours: string, pattern: string, transposed: boolean, kind: string, words: string, odd: boolean,
  * }} Entry
  * @typedef {{
  *   key: string, label: string, level: number, position: number, siblings: number,
@@ -48,6 +48,16 @@ const NUMBERS = [
 const ZERO = 31; // a cell whose average is 0
 const ODD = 63; // a cell with a value that is not a finite number
 const FULL = 4095; // the fullest bin
+const NUMBER = /(?<=\.)[0-9]+(?=\.)/; // of the block, in a tensor's name
+
+/** The kinds of parts, by what our names have in them. @type {[string, string][]} */
+const KINDS = [
+  ["embedding", "embedding"],
+  ["norm", "norm"],
+  ["attention", "attention"],
+  ["feed_forward", "feed-forward"],
+  ["output_head", "head"],
+];
 
 /** @param {string} text @returns {number[]} */
 const decode = (text) => Array.from(text, (digit) => DIGITS.indexOf(digit));
@@ -57,57 +67,36 @@ export function groupOf(name) {
   return /^((?:.*?\.)?[0-9]+)\../s.exec(name)?.[1] ?? "";
 }
 
-/** @param {string} ours a name in gptlib.model @returns {string} */
-function kindOf(ours) {
-  /** @type {[string, string][]} */
-  const kinds = [
-    ["embedding", "embedding"],
-    ["norm", "norm"],
-    ["attention", "attention"],
-    ["feed_forward", "feed-forward"],
-    ["output_head", "head"],
-  ];
-  return kinds.find(([part]) => ours.includes(part))?.[1] ?? "plain";
-}
-
-/**
- * All tensors, in the order in which they are shown.
- * @param {Checkpoint} checkpoint
- * @returns {Entry[]}
- */
-export function entriesOf(checkpoint) {
-  const table = new Map(
-    checkpoint.names.map((line) => {
-      const [theirs, ours, turned] = line.split("\t");
-      return [theirs, { ours, transposed: turned === "T" }];
-    }),
-  );
-  return checkpoint.tensors.map((line) => {
-    const [sizes, dtype, numbers, bins, cells, ...rest] = line.split("\t");
+/** All tensors, in the order in which they are shown.
+ * @param {Checkpoint} checkpoint @returns {Entry[]} */
+export function entriesOf({ names, sizes, tensors }) {
+  const table = new Map(names.map((line) => {
+    const [theirs, ours, turned] = line.split("\t");
+    return [theirs, { ours, transposed: turned === "T" }];
+  }));
+  return tensors.map((line) => {
+    const [lengths, dtype, numbers, bins, cells, ...rest] = line.split("\t");
     const name = rest.join("\t");
+    const pattern = name.replace(NUMBER, "{}");
+    const { ours: known, transposed } = table.get(pattern) ?? { ours: "", transposed: false };
+    const ours = known.replace("{}", NUMBER.exec(name)?.[0] ?? "");
+    const kind = KINDS.find(([part]) => ours.includes(part))?.[1] ?? "plain";
     const group = groupOf(name);
-    const number = /(?<=\.)[0-9]+(?=\.)/.exec(name)?.[0] ?? "";
-    const pattern = name.replace(/(?<=\.)[0-9]+(?=\.)/, "{}");
-    const row = table.get(pattern) ?? { ours: "", transposed: false };
-    const shape = sizes.split(" ").filter(Boolean).map(Number);
+    const shape = lengths.split(" ").filter(Boolean).map(Number);
     const count = shape.reduce((product, size) => product * size, 1);
     const values = numbers.split(" ").map((text) => (text === "" ? NaN : Number(text)));
-    const codes = decode(bins);
-    const entry = {
-      ...{ name, group, label: group ? name.slice(group.length + 1) : name, shape, dtype, count },
-      ...Object.fromEntries(NUMBERS.map((key, i) => [key, values[i]])),
-      bytes: Math.round(count * (checkpoint.sizes[dtype] ?? 1)),
-      bins: codes.filter((_, i) => i % 2 === 0).map((high, i) => 64 * high + codes[2 * i + 1]),
-      ...{ cells: decode(cells), pattern, ...row, ours: row.ours.replace("{}", number) },
-      ...{ kind: kindOf(row.ours), words: "" },
+    const found =
+      /** @type {any} */ (Object.fromEntries(NUMBERS.map((key, i) => [key, values[i]])));
+    const odd = found.nan + found.infinite > 0;
+    const words = [name, ours, kind, dtype, transposed && "transposed", odd && "nan"];
+    return {
+      ...found,
+      ...{ name, group, label: name.slice(group ? group.length + 1 : 0), shape, dtype, count, odd },
+      ...{ ours, pattern, transposed, kind, words: words.filter(Boolean).join(" ").toLowerCase() },
+      bytes: Math.round(count * (sizes[dtype] ?? 1)),
+      bins: (bins.match(/../g) ?? []).map(decode).map(([high, low]) => 64 * high + low),
+      cells: decode(cells),
     };
-    const turned = row.transposed ? "transposed" : "";
-    const odd = values[NUMBERS.indexOf("nan")] +
-      values[NUMBERS.indexOf("infinite")];
-    const shown = odd ? "nan" : "";
-    const facts = [name, entry.ours, entry.kind, dtype, turned, shown];
-    entry.words = facts.join(" ").toLowerCase();
-    return /** @type {Entry} */ (/** @type {unknown} */ (entry));
   });
 }
 
@@ -120,81 +109,45 @@ export function matches(entry, search) {
   return words.every((word) => entry.words.includes(word));
 }
 
-/**
- * The lines of the tree that can be seen. What is searched for is unfolded.
- * @param {Entry[]} entries
- * @param {string[]} opened names of blocks
- * @param {string} search
- * @returns {Line[]}
- */
+/** The lines of the tree that can be seen. What is searched for is unfolded.
+ * @param {Entry[]} entries @param {string[]} opened names of blocks @param {string} search */
 export function linesOf(entries, opened, search) {
   const found = entries.filter((entry) => matches(entry, search));
-  /** @type {Map<string, Entry[]>} */
-  const blocks = new Map();
-  for (const entry of found) {
-    const key = entry.group || `\t${entry.name}`; // which is no block's name
-    blocks.set(key, [...(blocks.get(key) ?? []), entry]);
-  }
-  /** @type {Line[]} */
-  const lines = [];
-  let position = 0;
-  for (const [key, members] of blocks) {
-    const first = members[0];
-    const place = { position: position += 1, siblings: blocks.size };
-    if (!first.group) {
-      lines.push({ ...lineOf(first, 1), ...place });
-      continue;
-    }
+  // A tensor outside of the blocks has a key that is no block's name.
+  const blocks = Map.groupBy(found, ({ group, name }) => group || `\t${name}`);
+  return [...blocks].flatMap(([key, members], at) => {
+    if (!members[0].group) return [lineOf(members[0], 1, at, blocks.size)];
     const expanded = search.trim() !== "" || opened.includes(key);
-    const bytes = members.reduce((sum, entry) => sum + entry.bytes, 0);
-    const line = { key, label: key, level: 1, expanded, kind: "plain", bytes, entries: members };
-    lines.push({ ...line, ...place });
-    if (!expanded) continue;
-    members.forEach((entry, i) => {
-      lines.push({ ...lineOf(entry, 2), position: i + 1, siblings: members.length });
-    });
-  }
-  return lines;
+    const bytes = sum(members.map((entry) => entry.bytes));
+    const place = { level: 1, position: at + 1, siblings: blocks.size };
+    const block = { key, label: key, ...place, expanded, kind: "plain", bytes, entries: members };
+    const inside = members.map((entry, i) => lineOf(entry, 2, i, members.length));
+    return expanded ? [block, ...inside] : [block];
+  });
 }
 
-/** @param {Entry} entry @param {number} level @returns {Line} */
-function lineOf(entry, level) {
+/** @type {(entry: Entry, level: number, at: number, siblings: number) => Line} */
+function lineOf(entry, level, at, siblings) {
   const { name: key, label, kind, bytes } = entry;
-  const alone = { position: 1, siblings: 1, expanded: null };
-  return { key, label, level, kind, bytes, entries: [entry], ...alone };
+  const place = { level, position: at + 1, siblings };
+  return { key, label, ...place, expanded: null, kind, bytes, entries: [entry] };
 }
 
-/**
- * Where a key of the keyboard leads in the tree.
- * @param {Line[]} lines
- * @param {number} at the line that has the focus
- * @param {string} key
- * @returns {{ to: number, fold?: boolean } | null} a line, and whether it opens or closes
- */
+/** Where a key of the keyboard leads in the tree.
+ * @param {Line[]} lines @param {number} at the line that has the focus @param {string} key
+ * @returns {{ to: number, fold?: boolean } | null} a line, and whether it opens or closes */
 export function step(lines, at, key) {
-  const line = lines[at];
-  const last = lines.length - 1;
-  const block = line.expanded !== null;
-  /** @type {Record<string, { to: number, fold?: boolean } | null>} */
-  const steps = {
-    ArrowDown: { to: Math.min(at + 1, last) },
-    ArrowUp: { to: Math.max(at - 1, 0) },
-    Home: { to: 0 },
-    End: { to: last },
-    ArrowRight: block ? (line.expanded ? { to: at + 1 } : { to: at, fold: true }) : { to: at },
-    ArrowLeft: line.expanded ? { to: at, fold: false } : { to: parent(lines, at) },
-    Enter: block ? { to: at, fold: !line.expanded } : { to: at },
-    " ": block ? { to: at, fold: !line.expanded } : { to: at },
-  };
-  return steps[key] ?? null;
-}
-
-/** @param {Line[]} lines @param {number} at @returns {number} */
-function parent(lines, at) {
-  if (lines[at].level === 1) return at;
-  let above = at;
-  while (lines[above].level > 1) above--;
-  return above;
+  const to = moved(key, at, lines.length, { back: ["ArrowUp"], on: ["ArrowDown"], page: 0 });
+  if (to !== null) return { to };
+  const { expanded } = lines[at];
+  const here = expanded === null ? { to: at } : { to: at, fold: !expanded };
+  const above = lines.findLastIndex(({ level }, i) => level === 1 && i <= at);
+  return /** @type {Record<string, { to: number, fold?: boolean }>} */ ({
+    ArrowRight: expanded ? { to: at + 1 } : here,
+    ArrowLeft: expanded ? here : { to: above },
+    Enter: here,
+    " ": here,
+  })[key] ?? null;
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -212,41 +165,27 @@ export function formatValue(value) {
   const size = Math.abs(value);
   if (size === 0) return "0";
   const sign = value < 0 ? "−" : "";
-  if (size >= 999.5 && size < 1e6) return sign + formatCount(Math.round(size));
+  if (size >= 999.5 && size < 1e6) return sign + formatCount(size);
   if (size >= 0.001 && size < 1e6) return sign + size.toPrecision(3);
-  const [digits, power] = size.toExponential(2).split("e");
-  const raised = [...power.replace("+", "")].map((digit) =>
-    digit === "-" ? "⁻" : "⁰¹²³⁴⁵⁶⁷⁸⁹"[Number(digit)]
-  );
-  return `${sign}${digits}·10${raised.join("")}`;
+  return sign + formatPower(size).replace(" × ", "·");
 }
 
-/**
- * Round numbers along an axis, about as many as there is room for.
- * @param {number} low
- * @param {number} high
- * @param {number} most
- * @returns {{ value: number, text: string }[]}
- */
+/** Round numbers along an axis, about as many as there is room for.
+ * @param {number} low @param {number} high @param {number} most
+ * @returns {{ value: number, text: string }[]} */
 export function ticks(low, high, most = 5) {
   if (!(low < high) || !Number.isFinite(high - low)) return [];
   const rough = (high - low) / most;
   const power = 10 ** Math.floor(Math.log10(rough));
-  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ??
-    10 * power;
+  const step = [1, 2, 5, 10].map((n) => n * power).find((n) => n >= rough) ?? 10 * power;
   const decimals = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
-  const found = [];
-  for (
-    let i = Math.ceil(low / step - 1e-9);
-    i * step <= high + 1e-9 * step;
-    i++
-  ) {
-    const value = i * step;
+  const [first, last] = [Math.ceil(low / step - 1e-9), Math.floor(high / step + 1e-9)];
+  return Array.from({ length: last - first + 1 }, (_, i) => {
+    const value = (first + i) * step;
     const plain = decimals <= 4 && Math.abs(value) < 1e5;
     const text = plain ? Math.abs(value).toFixed(decimals) : formatValue(Math.abs(value));
-    found.push({ value, text: (value < 0 ? "−" : "") + text });
-  }
-  return found;
+    return { value, text: (value < 0 ? "−" : "") + text };
+  });
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -257,12 +196,9 @@ export function finite(entry) {
   return entry.count - entry.nan - entry.infinite;
 }
 
-/**
- * The bars of a histogram as shares of all finite values, and beside them the share that a normal
+/** The bars of a histogram as shares of all finite values, and beside them the share that a normal
  * distribution of the same mean and standard deviation would have at each bar's center.
- * @param {Entry} entry
- * @returns {{ from: number, to: number, share: number, normal: number }[]}
- */
+ * @param {Entry} entry @returns {{ from: number, to: number, share: number, normal: number }[]} */
 export function barsOf(entry) {
   const { low, high, bins, mean, std } = entry;
   const width = (high - low) / bins.length;
@@ -318,34 +254,27 @@ const ABOUT = {
   "h.{}.mlp.c_proj.weight": ["Brings them back to as many as before.", "in", "out"],
 };
 
+/** What others are for, by the end of our name. @type {Record<string, string>} */
+const ABOUT_OURS = {
+  scale: "Multiplies each channel after it is normalized. Training starts with every scale at 1.",
+  shift: "Is added to each channel after it is scaled. Training starts with every shift at 0.",
+  bias: "Is added to the outputs of a linear layer. Training starts with every bias at 0.",
+  "": "GPT-2 has no tensor of this name.",
+};
+
 /** @param {Entry} entry @returns {{ text: string, rows: string, columns: string }} */
-export function aboutOf(entry) {
-  const [known, rows, columns] = ABOUT[entry.pattern] ??
-    ["", "rows", "columns"];
-  let text = known;
-  if (entry.ours.endsWith("scale")) {
-    text = "Multiplies each channel after it is normalized. Training starts with every scale at 1.";
-  } else if (entry.ours.endsWith("shift")) {
-    text = "Is added to each channel after it is scaled. Training starts with every shift at 0.";
-  } else if (entry.ours.endsWith("bias")) {
-    text = "Is added to the outputs of a linear layer. Training starts with every bias at 0.";
-  } else if (!entry.ours) {
-    text = "GPT-2 has no tensor of this name.";
-  }
-  return { text, rows, columns };
+export function aboutOf({ pattern, ours }) {
+  const [text = "", rows = "rows", columns = "columns"] = ABOUT[pattern] ?? [];
+  return { text: ABOUT_OURS[ours.split(".").at(-1) ?? ""] ?? text, rows, columns };
 }
 
 /** @param {Entry} entry @returns {string} how it lies in the file, compared with our model */
-export function orderOf(entry) {
-  if (!entry.ours) return "";
-  if (!entry.transposed) {
-    return entry.shape.length > 1 ? "It lies in the file as in our model." : "";
+export function orderOf({ ours, transposed, shape }) {
+  if (ours && transposed) {
+    const [theirs, turned] = [shape, shape.toReversed()].map(formatShape);
+    return `Stored transposed: ${theirs} in the file, ${turned} in our model.`;
   }
-  const ours = [...entry.shape].reverse();
-  return (
-    `Stored transposed: ${formatShape(entry.shape)} in the file, ` +
-    `${formatShape(ours)} in our model.`
-  );
+  return ours && shape.length > 1 ? "It lies in the file as in our model." : "";
 }
 
 /** @param {Entry} entry @returns {string} what is wrong with its values, if anything */
@@ -371,12 +300,9 @@ export function alikeOf(entry, rows) {
 export function cellWords(entry) {
   const { rows, columns, high, wide } = gridOf(entry);
   if (rows === high && columns === wide) return "Each cell is one value.";
-  const about = (/** @type {number} */ length, /** @type {number} */ parts) =>
-    String(Math.round(length / parts));
-  if (entry.shape.length < 2) {
-    return `Each cell is the average of about ${about(wide, columns)} values.`;
-  }
-  return `Each cell is the average of about ${about(high, rows)} × ${about(wide, columns)} values.`;
+  const about = [[high, rows], [wide, columns]].map(([all, parts]) => Math.round(all / parts));
+  const size = about.slice(entry.shape.length < 2 ? 1 : 0).join(" × ");
+  return `Each cell is the average of about ${size} values.`;
 }
 
 /** @param {Entry} entry @returns {string} what the histogram shows, and what it leaves out */
@@ -392,120 +318,196 @@ export function barWords(entry) {
 // ---------------------------------------------------------------------------------------------
 // State
 
-/**
- * What the widget is drawn from, and what it remembers besides.
- * @param {Widget} widget
- */
-function stateOf({ model, save, update }) {
-  const state = {
-    /** @type {Entry[]} */ entries: [],
-    /** @type {Line[]} */ lines: [],
-    focused: "", // the line that the Tab key reaches
-    focusing: false, // it gets the focus once it is drawn
-    showing: false, // the chosen line comes into sight once it is drawn
-    own: false, // whether the reader has chosen, and not Python
-    theme: 0, // how often the page may have taken other colors
-    cell: "", // what is said of the cell and of the bar under the pointer
-    bar: "",
-    status: announcer(400),
-    update,
-    /** @returns {Checkpoint} */
-    checkpoint: () => model.get("checkpoint"),
-    /** @returns {string} */
-    search: () => model.get("search") ?? "",
-    /** @returns {string[]} */
-    opened: () => model.get("opened") ?? [],
-    chosen: () =>
-      state.entries.find(({ name }) => name === model.get("tensor")) ?? state.entries[0],
-    /** @param {Record<string, unknown>} values */
-    set(values) {
-      state.own = true;
-      save(values);
-      state.own = false;
-    },
+/** What the widget is drawn from, and what it remembers besides. */
+class State {
+  /** @type {Entry[]} */ entries = [];
+  /** @type {Line[]} */ lines = [];
+  focused = ""; // the line that the Tab key reaches
+  focusing = false; // it gets the focus once it is drawn
+  showing = false; // the chosen line comes into sight once it is drawn
+  own = false; // whether the reader has chosen, and not Python
+  theme = 0; // how often the page may have taken other colors
+  cell = ""; // what is said of the cell and of the bar under the pointer
+  bar = "";
+  status = announcer(400);
+  id = uniqueName(); // of the box
+
+  /** @param {Widget} widget */
+  constructor(widget) {
+    this.widget = widget;
+    this.model = widget.model;
+    this.size = measured(widget.update); // of the histogram
+    this.blocksSize = measured(widget.update);
+    this.endTheme = onTheme(() => {
+      this.theme++;
+      widget.update();
+    });
+    this.status.element.classList.add("gptlib-ce-hidden");
+    this.on = { checkpoint: this.readFile, tensor: this.follow };
+    this.readFile();
+  }
+
+  close() {
+    for (const part of [this.size, this.blocksSize, this.status]) part.close();
+    this.endTheme();
+  }
+
+  /** @returns {Checkpoint} */
+  get checkpoint() {
+    return this.model.get("checkpoint");
+  }
+
+  /** @returns {string} */
+  get search() {
+    return this.model.get("search") ?? "";
+  }
+
+  /** @returns {string[]} */
+  get opened() {
+    return this.model.get("opened") ?? [];
+  }
+
+  get chosen() {
+    return this.entries.find(({ name }) => name === this.model.get("tensor")) ?? this.entries[0];
+  }
+
+  /** @param {Record<string, unknown>} values */
+  set(values) {
+    this.own = true;
+    this.widget.save(values);
+    this.own = false;
+  }
+
+  readFile = () => {
+    this.entries = entriesOf(this.checkpoint);
+    this.focused = this.chosen?.name ?? "";
   };
-  return state;
+
+  /** What follows when another tensor is chosen, by the reader or by Python. */
+  follow = () => {
+    const name = this.chosen?.name ?? "";
+    const group = groupOf(name);
+    [this.cell, this.bar] = ["", ""];
+    if (!this.own) [this.focused, this.showing] = [name, true];
+    if (group && !this.opened.includes(group)) {
+      this.set({ opened: [...this.opened, group] }); // so that it can be seen
+    }
+  };
+
+  /** List the lines that there are; if the one with the focus is gone, another takes its place. */
+  listLines() {
+    this.lines = linesOf(this.entries, this.opened, this.search);
+    const name = this.chosen?.name ?? "";
+    const near = [this.focused, name, groupOf(name)].find((one) =>
+      this.lines.some(({ key }) => key === one)
+    );
+    this.focused = near ?? this.lines[0]?.key ?? "";
+  }
+
+  /** @param {string} name of a tensor */
+  choose(name) {
+    this.focused = name;
+    this.set({ tensor: name });
+    const { chosen } = this;
+    const spread = `mean ${formatValue(chosen.mean)}, standard deviation ${
+      formatValue(chosen.std)
+    }`;
+    this.status.say(`${name}: ${spread}. ${orderOf(chosen)} ${oddOf(chosen)}`.trim());
+  }
+
+  /** Move to a line of the tree: open or close it, or choose what it stands for.
+   * @param {number} at @param {boolean} [fold] */
+  go(at, fold) {
+    const { key, expanded } = this.lines[at];
+    [this.focused, this.focusing] = [key, true];
+    if (fold !== undefined && !this.search.trim()) {
+      const others = this.opened.filter((other) => other !== key);
+      this.set({ opened: fold ? [...others, key] : others });
+    } else if (expanded === null && key !== this.chosen?.name) this.choose(key);
+    this.widget.update();
+  }
+
+  /** @param {KeyboardEvent} event in the tree */
+  press = (event) => {
+    const at = lineAt(event);
+    const next = at < 0 || withModifier(event) ? null : step(this.lines, at, event.key);
+    if (!next) return;
+    event.preventDefault();
+    event.stopPropagation(); // a notebook has shortcuts of its own for these keys
+    this.go(next.to, next.fold);
+  };
+
+  /** @param {Event} event in the tree */
+  click = (event) => {
+    const at = lineAt(event);
+    if (at >= 0) this.go(at, step(this.lines, at, "Enter")?.fold);
+  };
+
+  /** @param {any} event in the box */
+  pressInSearch = (event) => {
+    event.stopPropagation();
+    if (event.key !== "ArrowDown") return;
+    event.preventDefault();
+    this.tabbed()?.focus();
+  };
+
+  /** @returns {HTMLElement | null} the line that the Tab key reaches */
+  tabbed() {
+    return this.widget.root.querySelector('[role="treeitem"][tabindex="0"]');
+  }
+
+  view() {
+    const { root } = this.widget;
+    const inTree = root.querySelector('[role="tree"]')?.contains(document.activeElement);
+    this.listLines();
+    this.focusing ||= Boolean(inTree);
+    const entry = this.chosen;
+    return html`<div class="gptlib-layout gptlib-ce-layout">
+      ${headView(this)} ${finderView(this)}
+      <div class="gptlib-ce-views">
+        ${browseView(this)}${entry && [panelView, lookView, blocksView].map((v) => v(this, entry))}
+      </div>
+      ${this.status.element} ${PROBE}
+    </div>`;
+  }
+
+  /** Give the focus to the line that has to have it, and bring the chosen one into sight. */
+  drawn() {
+    const { root } = this.widget;
+    root.classList.toggle("gptlib-ce-mixed", typesOf(this).size > 1);
+    const line = this.focusing ? this.tabbed() : null;
+    line?.focus({ preventScroll: true });
+    line?.scrollIntoView({ block: "nearest" });
+    const selected = this.showing ? root.querySelector('[aria-selected="true"]') : null;
+    selected?.scrollIntoView({ block: "nearest" });
+    this.focusing = this.showing = false;
+  }
 }
 
-/** @typedef {ReturnType<typeof stateOf>} State */
-
-/** @param {State} state */
-function readFile(state) {
-  state.entries = entriesOf(state.checkpoint());
-  state.focused = state.chosen()?.name ?? "";
+/** @param {Event} event in the tree @returns {number} the line that it is on, or -1 */
+function lineAt({ target }) {
+  const item = /** @type {HTMLElement} */ (target).closest('[role="treeitem"]');
+  return item ? [.../** @type {HTMLElement} */ (item.parentElement).children].indexOf(item) : -1;
 }
 
-/**
- * List the lines that there are now; if the one with the focus is gone, another takes its place.
- * @param {State} state
- */
-function listLines(state) {
-  state.lines = linesOf(state.entries, state.opened(), state.search());
-  if (state.lines.some(({ key }) => key === state.focused)) return;
-  const name = state.chosen()?.name ?? "";
-  const near = state.lines.find(({ key }) => key === name) ??
-    state.lines.find(({ key }) => key === groupOf(name));
-  state.focused = (near ?? state.lines[0])?.key ?? "";
-}
+/** @param {State} state @returns {Set<string>} of the tensors */
+const typesOf = ({ entries }) => new Set(entries.map(({ dtype }) => dtype));
 
-/**
- * What the pointer does over a drawing: words say what is under it.
- * @param {State} state
- * @param {"cell" | "bar"} words
- * @param {(place: { x: number, across: number, down: number }) => string} wordsAt  `x` in pixels,
- *   the others as shares of the drawing
- */
+/** What the pointer does over a drawing: words say what is under it.
+ * @param {State} state @param {"cell" | "bar"} words
+ * @param {(across: number, down: number) => string} wordsAt a place, given as shares of it */
 function pointer(state, words, wordsAt) {
   const say = (/** @type {string} */ sentence) => {
     state[words] = sentence;
-    state.update();
+    state.widget.update();
   };
   return {
     leave: () => say(""),
     move(/** @type {any} */ { currentTarget, clientX, clientY }) {
       const { left, top, width, height } = currentTarget.getBoundingClientRect();
-      const x = clientX - left;
-      say(wordsAt({ x, across: x / width, down: (clientY - top) / height }));
+      say(wordsAt((clientX - left) / width, (clientY - top) / height));
     },
   };
-}
-
-/** Choose a tensor. @param {State} state @param {string} name */
-function choose(state, name) {
-  state.focused = name;
-  state.set({ tensor: name });
-  const entry = state.chosen();
-  const spread = `mean ${formatValue(entry.mean)}, standard deviation ${formatValue(entry.std)}`;
-  state.status.say(`${entry.name}: ${spread}. ${orderOf(entry)} ${oddOf(entry)}`.trim());
-}
-
-/**
- * Move to a line of the tree: open or close it, or choose what it stands for.
- * @param {State} state
- * @param {number} at
- * @param {boolean} [fold]
- */
-function go(state, at, fold) {
-  const { key, expanded } = state.lines[at];
-  [state.focused, state.focusing] = [key, true];
-  if (fold !== undefined && !state.search().trim()) {
-    const others = state.opened().filter((other) => other !== key);
-    state.set({ opened: fold ? [...others, key] : others });
-  } else if (expanded === null && key !== state.chosen()?.name) {
-    choose(state, key);
-  }
-  state.update();
-}
-
-/** What follows when another tensor is chosen, by the reader or by Python. @param {State} state */
-function onTensor(state) {
-  const name = state.chosen()?.name ?? "";
-  const group = groupOf(name);
-  [state.cell, state.bar] = ["", ""];
-  if (!state.own) [state.focused, state.showing] = [name, true];
-  if (group && !state.opened().includes(group)) {
-    state.set({ opened: [...state.opened(), group] }); // so that it can be seen
-  }
 }
 
 // ---------------------------------------------------------------------------------------------
@@ -517,44 +519,41 @@ const dotted = (name) => name.split(/(?<=\.)/).map((text) => html`${text}<wbr>`)
 /** @param {Line} line @param {number} all bytes of the file @returns {string} for who listens */
 function lineWords({ label, expanded, entries, bytes }, all) {
   const [entry] = entries;
-  const words = [label];
-  if (expanded !== null) words.push(plural(entries.length, "tensor"));
-  else {
-    words.push(formatShape(entry.shape).replaceAll("×", "by"), entry.dtype);
-    if (entry.transposed) words.push("stored transposed");
-    if (entry.nan + entry.infinite) words.push("with values that are not finite");
-  }
-  return [...words, formatBytes(bytes), `${formatShare(bytes / all)} of the file`].join(", ");
+  const about = expanded === null
+    ? [
+      formatShape(entry.shape).replaceAll("×", "by"),
+      entry.dtype,
+      entry.transposed && "stored transposed",
+      entry.odd && "with values that are not finite",
+    ]
+    : [plural(entries.length, "tensor")];
+  const words = [label, ...about, formatBytes(bytes), `${formatShare(bytes / all)} of the file`];
+  return words.filter(Boolean).join(", ");
 }
 
-/** @param {State} state @param {Line} line @param {string} name the chosen tensor's */
-function lineView(state, line, name) {
-  const all = state.checkpoint().bytes;
-  const { key, level, expanded, entries, bytes } = line;
-  const [entry] = entries;
-  const single = expanded === null;
-  const odd = single && entry.nan + entry.infinite > 0;
-  const holds = expanded === false && groupOf(name) === key;
+/** @param {State} state @param {Line} line @param {string} chosen tensor */
+function lineView(state, line, chosen) {
+  const all = state.checkpoint.bytes;
+  const { key, expanded, entries, bytes } = line;
+  const single = expanded === null ? entries[0] : null;
+  const holds = expanded === false && groupOf(chosen) === key;
+  const wrong = html`<span class="gptlib-ce-wrong">NaN</span>`;
+  const many = html`<span class="gptlib-soft">${plural(entries.length, "tensor")}</span>`;
+  const turned = html`<span class="gptlib-ce-turned" title="stored transposed">T</span>`;
   return html`
     <div class=${classes("ce-line", holds && "ce-holds")} role="treeitem"
-      tabindex=${key === state.focused ? 0 : -1} data-kind=${line
-        .kind} aria-level=${level}
-      aria-posinset=${line.position} aria-setsize=${line
-        .siblings} aria-label=${lineWords(line, all)}
-      aria-selected=${single && key === name} aria-expanded=${expanded ??
-        nothing}>
+      tabindex=${key === state.focused ? 0 : -1} data-kind=${line.kind} aria-level=${line.level}
+      aria-posinset=${line.position} aria-setsize=${line.siblings}
+      aria-label=${lineWords(line, all)} aria-selected=${single !== null && key === chosen}
+      aria-expanded=${expanded ?? nothing}>
       <span class="gptlib-ce-name"><span class="gptlib-ce-fold"></span><code
-          class="gptlib-ce-code">${dotted(line.label)}</code>${odd
-            ? html`<span class="gptlib-ce-wrong">NaN</span>`
-            : nothing}${single
-            ? nothing
-            : html`<span class="gptlib-soft">${plural(entries.length, "tensor")}</span>`}</span>
-      <span class="gptlib-ce-shape">${single
-        ? formatShape(entry.shape)
-        : ""}${single && entry.transposed
-        ? html`<span class="gptlib-ce-turned" title="stored transposed">T</span>`
-        : nothing}</span>
-      <span class="gptlib-ce-dtype">${single ? entry.dtype : ""}</span>
+          class="gptlib-ce-code">${dotted(line.label)}</code>${single
+            ? single.odd ? wrong : ""
+            : many}</span>
+      <span class="gptlib-ce-shape">${single && formatShape(single.shape)}${single?.transposed
+        ? turned
+        : ""}</span>
+      <span class="gptlib-ce-dtype">${single?.dtype}</span>
       <span class="gptlib-ce-bytes">${formatBytes(bytes)}</span>
       <span class="gptlib-ce-share"
         style="--share: ${100 * bytes / all}%"><span>${formatShare(bytes / all)}</span></span>
@@ -562,93 +561,51 @@ function lineView(state, line, name) {
   `;
 }
 
-/** @param {State} state @param {KeyboardEvent} event */
-function onKey(state, event) {
-  const item = /** @type {HTMLElement} */ (event.target).closest('[role="treeitem"]');
-  const at = [...item?.parentElement?.children ?? []].indexOf(
-    /** @type {Element} */ (item),
-  );
-  if (at < 0 || withModifier(event)) return;
-  const next = step(state.lines, at, event.key);
-  if (!next) return;
-  event.preventDefault();
-  event.stopPropagation(); // a notebook has shortcuts of its own for these keys
-  go(state, next.to, next.fold);
-}
-
-/** @param {State} state @param {Event} event */
-function onClick(state, event) {
-  const item = /** @type {HTMLElement} */ (event.target).closest('[role="treeitem"]');
-  const at = [...item?.parentElement?.children ?? []].indexOf(
-    /** @type {Element} */ (item),
-  );
-  if (at < 0) return;
-  const { expanded } = state.lines[at];
-  go(state, at, expanded === null ? undefined : !expanded);
-}
-
 /** @param {State} state */
 function browseView(state) {
-  const { prefix, masks, mask_bytes: taken, bytes } = state.checkpoint();
+  const { prefix, masks, mask_bytes: taken, bytes } = state.checkpoint;
   const { lines, entries } = state;
-  const name = state.chosen()?.name ?? "";
-  const none = entries.length
-    ? `No tensor has “${state.search().trim()}”.`
-    : "The file has no tensor.";
+  const name = state.chosen?.name ?? "";
+  const found = entries.length > 0;
+  const none = found ? `No tensor has “${state.search.trim()}”.` : "The file has no tensor.";
   const share = `${formatBytes(taken)}, ${formatShare(taken / bytes)} of the file`;
   const notes = [
     prefix && `In the file, names begin with “${prefix}”.`,
-    masks &&
-    `Left out: ${plural(masks, "mask")} (${share}), which are no parameters.`,
+    masks && `Left out: ${plural(masks, "mask")} (${share}), which are no parameters.`,
     entries.some((entry) => entry.transposed) && "T: stored transposed.",
   ];
   const titles = { name: "Tensor", shape: "Shape", dtype: "Type", bytes: "Bytes", share: "Share" };
+  const heads = Object.entries(titles).map(([key, title]) =>
+    html`<span class="gptlib-ce-${key}">${title}</span>`
+  );
+  const drawn = repeat(lines, ({ key }) => key, (line) => lineView(state, line, name));
   return html`
     <section class="gptlib-ce-browse" aria-label="Tensors of the file">
       <div class="gptlib-ce-list">
-        <div class="gptlib-ce-line gptlib-ce-headings"
-          aria-hidden="true">${Object.entries(titles).map(([key, title]) =>
-            html`<span class=${`gptlib-ce-${key}`}>${title}</span>`
-          )}</div>
+        <div class="gptlib-ce-line gptlib-ce-headings" aria-hidden="true">${heads}</div>
         <div class="gptlib-ce-scroller">
-          <div class="gptlib-ce-tree" role="tree" aria-label="Tensors"
-            ?hidden=${!lines.length}
-            @keydown=${(/** @type {KeyboardEvent} */ event) => onKey(state, event)}
-            @click=${(/** @type {Event} */ event) => onClick(state, event)}>${repeat(
-              lines,
-              ({ key }) => key,
-              (line) => lineView(state, line, name),
-            )}</div>
+          <div class="gptlib-ce-tree" role="tree" aria-label="Tensors" ?hidden=${!lines.length}
+            @keydown=${state.press} @click=${state.click}>${drawn}</div>
           <p class="gptlib-ce-none">${lines.length ? "" : none}</p>
         </div>
       </div>
-      <p class="gptlib-ce-notes">${notes.filter(Boolean).join(" ")}</p>
+      <p class="gptlib-soft gptlib-ce-notes">${notes.filter(Boolean).join(" ")}</p>
     </section>
   `;
 }
 
-/** @param {State} state @param {string} id of the box */
-function finderView(state, id) {
-  const looking = state.search().trim();
+/** @param {State} state */
+function finderView(state) {
   const found = state.lines.filter(({ expanded }) => expanded === null).length;
   const words = `${formatCount(found)} of ${plural(state.entries.length, "tensor")}`;
-  const onSearchKey = (/** @type {any} */ event) => {
-    if (event.key === "ArrowDown") {
-      event.preventDefault();
-      event.target.closest(".gptlib-root").querySelector(
-        '[role="treeitem"][tabindex="0"]',
-      )?.focus();
-    }
-    event.stopPropagation();
-  };
+  const look = (/** @type {any} */ { target }) => state.set({ search: target.value });
   return html`
-    <div class="gptlib-ce-finder">
-      <label for=${id}>Find tensors</label>
-      <input type="search" class="gptlib-text gptlib-ce-search" id=${id}
-        spellcheck="false" autocomplete="off"
-        placeholder="ln_1, bias, 0.attn …" .value=${live(state.search())} @keydown=${onSearchKey}
-        @input=${(/** @type {any} */ event) => state.set({ search: event.target.value })}>
-      <span class="gptlib-soft" role="status">${looking ? words : ""}</span>
+    <div class="gptlib-bar gptlib-ce-finder">
+      <label for=${state.id}>Find tensors</label>
+      <input type="search" class="gptlib-text gptlib-ce-search" id=${state.id} spellcheck="false"
+        autocomplete="off" placeholder="ln_1, bias, 0.attn …" .value=${live(state.search)}
+        @keydown=${state.pressInSearch} @input=${look}>
+      <span class="gptlib-soft" role="status">${state.search.trim() && words}</span>
     </div>
   `;
 }
@@ -656,56 +613,51 @@ function finderView(state, id) {
 // ---------------------------------------------------------------------------------------------
 // The chosen tensor
 
-/** @param {string[]} titles @param {string[]} values */
-const factsView = (titles, values) =>
+/** @param {Record<string, string>} facts by their titles */
+const factsView = (facts) =>
   html`<dl class="gptlib-ce-facts">${
-    titles.map((title, i) =>
+    Object.entries(facts).map(([title, value]) =>
       html`
         <div>
           <dt>${title}</dt>
-          <dd>${values[i]}</dd>
+          <dd>${value}</dd>
         </div>
       `
     )
   }</dl>`;
 
-/** @param {State} state @param {Entry} entry @param {ReturnType<typeof measured>} size */
-function panelView(state, entry, size) {
-  const bytes = `${formatBytes(entry.bytes)} (${
-    formatShare(entry.bytes / state.checkpoint().bytes)
-  })`;
-  const shape = entry.shape.length ? formatShape(entry.shape) : "a single value";
-  const spread = [entry.mean, entry.std, entry.min, entry.max].map(formatValue);
+/** @param {State} state @param {Entry} entry */
+function panelView(state, entry) {
+  const share = formatShare(entry.bytes / state.checkpoint.bytes);
+  const facts = {
+    Shape: entry.shape.length ? formatShape(entry.shape) : "a single value",
+    Type: entry.dtype,
+    Values: formatCount(entry.count),
+    Bytes: `${formatBytes(entry.bytes)} (${share})`,
+  };
+  const [mean, std, min, max] = [entry.mean, entry.std, entry.min, entry.max].map(formatValue);
+  const spread = { Mean: mean, "Std. deviation": std, Smallest: min, Largest: max };
   const ours = html`ours: <code class="gptlib-ce-code">${dotted(entry.ours)}</code>`;
   return html`
-    <section class="gptlib-ce-panel" aria-label="The chosen tensor"
-      data-kind=${entry.kind}>
-        <div class="gptlib-ce-top">
-          <strong class="gptlib-ce-tensor">${dotted(entry.name)}</strong>
-          <p class="gptlib-ce-ours">${entry.ours ? ours : ""}</p>
-          <p class="gptlib-ce-about">${aboutOf(entry).text}</p>
-          <p class=${classes("ce-order", entry.transposed && "ce-turn")}>${orderOf(entry)}</p>
-          <p class="gptlib-ce-odd">${oddOf(entry)}</p>
-        </div>
-        ${factsView(["Shape", "Type", "Values", "Bytes"], [
-          shape,
-          entry.dtype,
-          formatCount(entry.count),
-          bytes,
-        ])}
-        <p class="gptlib-ce-caption">Values</p>
-        ${guard([entry, size.width()], () => histogramView(state, entry, size))}
-        <p class="gptlib-ce-cell">${state.bar || barWords(entry)}</p>
-        ${factsView(["Mean", "Std. deviation", "Smallest", "Largest"], spread)}
-      </section>
+    <section class="gptlib-ce-panel" aria-label="The chosen tensor" data-kind=${entry.kind}>
+      <div class="gptlib-ce-top">
+        <strong class="gptlib-ce-tensor">${dotted(entry.name)}</strong>
+        <p class="gptlib-soft gptlib-ce-ours">${entry.ours && ours}</p>
+        <p class="gptlib-ce-about">${aboutOf(entry).text}</p>
+        <p class=${classes("ce-order", entry.transposed && "ce-turn")}>${orderOf(entry)}</p>
+        <p class="gptlib-ce-odd">${oddOf(entry)}</p>
+      </div>
+      ${factsView(facts)}
+      <p class="gptlib-ce-caption">Values</p>
+      ${guard([entry, state.size.width()], () => histogramView(state, entry))}
+      <p class="gptlib-soft gptlib-ce-cell">${state.bar || barWords(entry)}</p>
+      ${factsView(spread)}
+    </section>
   `;
 }
 
-/**
- * Where the histogram's bars stand in a drawing of some width; a lone value gets a bar of its own.
- * @param {Entry} entry
- * @param {number} width
- */
+/** Where the histogram's bars stand; a lone value gets a bar of its own.
+ * @param {Entry} entry @param {number} width of the drawing */
 function histogramOf(entry, width) {
   const found = barsOf(entry);
   const alone = !found.length; // all values are the same
@@ -714,48 +666,40 @@ function histogramOf(entry, width) {
   const top = Math.max(...found.flatMap(({ share, normal }) => [share, normal]), alone ? 1 : 0);
   const x = (/** @type {number} */ value) => 2 + ((value - low) / (high - low)) * (width - 4);
   const y = (/** @type {number} */ share) => 118 - (share / top) * 100;
-  const bars = (alone ? [one] : found).map((bar) => ({
-    ...bar,
-    left: x(bar.from),
-    right: x(bar.to),
-  }));
+  const all = alone ? [one] : found;
+  const bars = all.map((bar) => ({ ...bar, left: x(bar.from), right: x(bar.to) }));
   const curve = found.map((bar) => `${x((bar.from + bar.to) / 2)},${y(bar.normal)}`).join(" ");
   return { bars, curve, low, high, top, x, y };
 }
 
-/** @param {State} state @param {Entry} entry @param {ReturnType<typeof measured>} size */
-function histogramView(state, entry, size) {
-  const width = size.width();
-  const blank = !width || !finite(entry);
+/** @param {State} state @param {Entry} entry */
+function histogramView(state, entry) {
+  const width = state.size.width();
   const words = finite(entry)
     ? `Histogram of ${entry.name}: mean ${formatValue(entry.mean)}, ` +
       `standard deviation ${formatValue(entry.std)}`
     : "No value is a finite number";
-  const drawn = blank ? null : histogramOf(entry, width);
-  const { move, leave } = pointer(state, "bar", ({ x }) => {
+  const drawn = width && finite(entry) ? histogramOf(entry, width) : null;
+  const { move, leave } = pointer(state, "bar", (across) => {
+    const x = across * width;
     const bar = drawn?.bars.find(({ left, right }) => x >= left && x < right);
     if (!bar) return "";
-    return `${formatValue(bar.from)} to ${formatValue(bar.to)}: ${
-      formatShare(bar.share)
-    } of the values`;
+    const [from, to] = [bar.from, bar.to].map(formatValue);
+    return `${from} to ${to}: ${formatShare(bar.share)} of the values`;
   });
   return html`
-    <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 140"
-      aria-label=${words} ${size.here} @pointermove=${move}
-      @pointerdown=${move}
-      @pointerleave=${leave}>${drawn ? barsView(drawn, width) : nothing}</svg>
+    <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 140" height="140"
+      aria-label=${words}
+      ${state.size.here} @pointermove=${move} @pointerdown=${move}
+      @pointerleave=${leave}>${drawn && barsView(drawn, width)}</svg>
   `;
 }
 
 /** @param {ReturnType<typeof histogramOf>} drawn @param {number} width */
 function barsView({ bars, curve, low, high, top, x, y }, width) {
-  const zero = low <= 0 && high >= 0;
+  const zero = svg`<line class="gptlib-ce-zero" x1=${x(0)} x2=${x(0)} y1="12" y2="118" />`;
   return svg`
-    ${zero
-      ? svg`
-        <line class="gptlib-ce-zero" x1=${x(0)} x2=${x(0)} y1="12" y2="118" />
-      `
-      : nothing}
+    ${low <= 0 && high >= 0 ? zero : ""}
     ${bars.map(({ left, right, share }) =>
       svg`
         <rect class="gptlib-ce-bar" x=${left + 0.5} y=${y(share)}
@@ -764,13 +708,11 @@ function barsView({ bars, curve, low, high, top, x, y }, width) {
     )}
     <polyline class="gptlib-ce-normal" points=${curve}/>
     <line class="gptlib-ce-axis" x1="0" x2=${width} y1="118" y2="118"/>
-    ${ticks(low, high, Math.max(2, Math.floor(width / 60))).map(
-      ({ value, text }) => {
-        const half = text.length * 3.4;
-        const place = Math.min(Math.max(x(value), half), width - half);
-        return svg`<text x=${place} y="133" text-anchor="middle">${text}</text>`;
-      },
-    )}
+    ${ticks(low, high, Math.max(2, Math.floor(width / 60))).map(({ value, text }) => {
+      const half = text.length * 3.4;
+      const place = Math.min(Math.max(x(value), half), width - half);
+      return svg`<text x=${place} y="133" text-anchor="middle">${text}</text>`;
+    })}
     <text x="0" y="10">share of the values, up to ${formatShare(top)}</text>
   `;
 }
@@ -778,18 +720,15 @@ function barsView({ bars, curve, low, high, top, x, y }, width) {
 // ---------------------------------------------------------------------------------------------
 // The picture
 
-/** @param {HTMLElement} probe @returns {number[][]} the colors of its children: red, green, blue */
-const colorsOf = (probe) =>
-  Array.from(
-    probe.children,
-    (child) => (getComputedStyle(child).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number),
-  );
+/** @param {Element} element @returns {number[]} its color: red, green, blue */
+const colorOf = (element) =>
+  (getComputedStyle(element).color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
 
 /** @param {HTMLCanvasElement} canvas @param {Entry} entry */
 function paint(canvas, entry) {
   const probe = canvas.closest(".gptlib-root")?.querySelector(".gptlib-ce-probe");
   if (!probe || !canvas.isConnected) return;
-  const stops = colorsOf(/** @type {HTMLElement} */ (probe));
+  const stops = Array.from(probe.children, colorOf);
   const wrong = stops.pop() ?? [];
   const image = new ImageData(canvas.width, canvas.height);
   entry.cells.forEach((code, i) => {
@@ -799,102 +738,85 @@ function paint(canvas, entry) {
   canvas.getContext("2d")?.putImageData(image, 0, 0);
 }
 
-/**
- * What a place in the picture stands for.
- * @param {Entry} entry
- * @param {{ across: number, down: number }} place as shares of it
- */
-function placeWords(entry, { across, down }) {
+/** What a place in the picture stands for, given as shares of it.
+ * @param {Entry} entry @param {number} across @param {number} down */
+function placeWords(entry, across, down) {
   const { rows, columns, high, wide } = gridOf(entry);
   const at = (/** @type {number} */ share, /** @type {number} */ parts) =>
     Math.min(Math.max(Math.floor(share * parts), 0), parts - 1);
   const [i, j] = [at(down, rows), at(across, columns)];
   const value = averageOf(entry, entry.cells[i * columns + j]);
-  const span = (/** @type {[number, number]} */ [from, to]) =>
-    from === to ? formatCount(from) : `${formatCount(from)}–${formatCount(to)}`;
-  const [row, column] = [span(section(high, rows, i)), span(section(wide, columns, j))];
+  const [row, column] = [section(high, rows, i), section(wide, columns, j)].map(([from, to]) =>
+    from === to ? formatCount(from) : `${formatCount(from)}–${formatCount(to)}`
+  );
   const where = entry.shape.length < 2 ? `values ${column}` : `rows ${row}, columns ${column}`;
   return `${where}: ${Number.isNaN(value) ? "not all finite" : formatValue(value)}`;
 }
 
-/** @param {State} state @param {Entry} entry @param {boolean} seen whether it stands in its page */
-function lookView(state, entry, seen) {
+/** @param {State} state @param {Entry} entry */
+function lookView(state, entry) {
   const { rows, columns, high, wide } = gridOf(entry);
   const about = aboutOf(entry);
+  const seen = state.size.width() > 0; // it stands in its page
   const strip = entry.shape.length < 2;
-  const { move, leave } = pointer(state, "cell", (place) => placeWords(entry, place));
+  const [across, down] = strip
+    ? [plural(entry.count, "value"), ""]
+    : [`${formatCount(wide)} ${about.columns} →`, `${formatCount(high)} ${about.rows} →`];
+  const { move, leave } = pointer(state, "cell", (...place) => placeWords(entry, ...place));
   const title = `${entry.name} as a picture of ${rows} by ${columns} averages, none farther ` +
     `from 0 than ${formatValue(entry.reach)}`;
   const words = rows ? state.cell || cellWords(entry) : "There is no value to draw.";
+  const draw = (/** @type {HTMLCanvasElement} */ canvas) => rows && seen && paint(canvas, entry);
   return html`
     <section class="gptlib-ce-look" aria-label="Picture of the chosen tensor">
       <p class="gptlib-ce-caption">Picture</p>
       <div class="gptlib-ce-pair">
-          <div class=${classes("ce-picture", strip && "ce-strip")} ?hidden=${!rows}
-            style="--ratio: ${rows ? columns / rows : 1}">
-            <span class="gptlib-ce-across">${strip
-              ? plural(entry.count, "value")
-              : `${formatCount(wide)} ${about.columns} →`}</span>
-            <span class="gptlib-ce-down">${strip
-              ? ""
-              : `${formatCount(high)} ${about.rows} →`}</span>
-            <canvas role="img" aria-label=${title} width=${columns} height=${rows}
-              @pointermove=${move} @pointerdown=${move} @pointerleave=${leave}
-              ${guard(
-                [entry, state.theme, seen],
-                (canvas) => rows && seen && paint(canvas, entry),
-              )}>
-            </canvas>
-          </div>
-          ${besideView(entry, words, about.rows)}
+        <div class=${classes("ce-picture", strip && "ce-strip")} ?hidden=${!rows}
+          style="--ratio: ${rows ? columns / rows : 1}">
+          <span class="gptlib-ce-across">${across}</span>
+          <span class="gptlib-ce-down">${down}</span>
+          <canvas role="img" aria-label=${title} width=${columns} height=${rows}
+            @pointermove=${move} @pointerdown=${move} @pointerleave=${leave}
+            ${guard([entry, state.theme, seen], draw)}></canvas>
         </div>
+        <div class="gptlib-ce-beside">
+          <div class="gptlib-ce-scale" ?hidden=${!rows}>
+            <span>${formatValue(-entry.reach)}</span><span class="gptlib-ce-ramp"></span>
+            <span>${formatValue(entry.reach)}</span>
+          </div>
+          <p class="gptlib-soft gptlib-ce-cell">${words}</p>
+          <p class="gptlib-ce-alike">${alikeOf(entry, about.rows)}</p>
+        </div>
+      </div>
     </section>
   `;
 }
 
-/** @param {Entry} entry @param {string} words @param {string} rows what its rows are */
-const besideView = (entry, words, rows) =>
-  html`
-    <div class="gptlib-ce-beside">
-      <div class="gptlib-ce-scale" ?hidden=${!entry.rows}>
-          <span>${formatValue(-entry.reach)}</span><span class="gptlib-ce-ramp"></span>
-          <span>${formatValue(entry.reach)}</span>
-        </div>
-      <p class="gptlib-ce-cell">${words}</p>
-      <p class="gptlib-ce-alike">${alikeOf(entry, rows)}</p>
-    </div>
-  `;
-
 // ---------------------------------------------------------------------------------------------
 // The same tensor in every block
 
-/**
- * @param {State} state
- * @param {Entry} entry the chosen one; its namesakes in the other blocks are drawn beside it
- * @param {ReturnType<typeof measured>} size
- */
-function blocksView(state, entry, size) {
-  const alike = state.entries.filter((other) =>
-    entry.group && other.label === entry.label &&
-    other.pattern === entry.pattern
+/** @param {State} state @param {Entry} entry the chosen one, beside its namesakes of other blocks */
+function blocksView(state, entry) {
+  const alike = state.entries.filter(({ label, pattern }) =>
+    entry.group && label === entry.label && pattern === entry.pattern
   );
-  const words = alike.map((one) =>
-    `${one.group} ${formatValue(one.mean)} ± ${formatValue(one.std)}`
+  const words = alike.map(({ group, mean, std }) =>
+    `${group} ${formatValue(mean)} ± ${formatValue(std)}`
   );
-  const width = size.width();
+  const width = state.blocksSize.width();
   const draw = () => width && alike.length > 1 ? spreadsView(state, entry, alike, width) : nothing;
   return html`
     <section class="gptlib-ce-blocks" aria-label="The same tensor in every block"
       ?hidden=${alike.length < 2}>
       <p class="gptlib-ce-caption">${entry.label} in every block</p>
-      <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 116"
-        ${size.here}
-        aria-label="Mean and standard deviation: ${words.join(", ")}">${guard([
-          entry,
-          width,
-        ], draw)}</svg>
-      <p
-        class="gptlib-ce-cell">Dot: mean. Line: one standard deviation up and down.</p>
+      <svg class="gptlib-ce-chart" role="img" viewBox="0 0 ${width || 1} 116" height="116" ${state
+        .blocksSize
+        .here}
+        aria-label="Mean and standard deviation: ${words.join(", ")}">${guard(
+          [entry, width],
+          draw,
+        )}</svg>
+      <p class="gptlib-soft gptlib-ce-cell">Dot: mean. Line: one standard deviation up and down.</p>
     </section>
   `;
 }
@@ -904,21 +826,16 @@ function spreadsView(state, entry, alike, width) {
   const low = Math.min(...alike.map(({ mean, std }) => mean - std).filter(Number.isFinite));
   const high = Math.max(...alike.map(({ mean, std }) => mean + std).filter(Number.isFinite));
   const room = (high - low || Math.abs(high) || 1) * 0.06;
-  const axis = ticks(low - room, high + room, 4);
-  const left = 10 + 6.2 * Math.max(0, ...axis.map(({ text }) => text.length));
+  const axis = new Map(ticks(low - room, high + room, 4).map(({ value, text }) => [value, text]));
+  const left = 10 + 6.2 * Math.max(0, ...Array.from(axis.values(), (text) => text.length));
   const y = (/** @type {number} */ value) =>
     96 - ((value - low + room) / (high - low + 2 * room)) * 90;
   const pitch = (width - left) / alike.length;
   const x = (/** @type {number} */ i) => left + (i + 0.5) * pitch;
   const every = Math.ceil(18 / pitch);
+  const box = { left, right: width, top: 0, bottom: 116 };
   return svg`
-    ${axis.map(({ value, text }) =>
-      svg`
-        <line class="gptlib-ce-grid" x1=${left} x2=${width} y1=${y(value)}
-          y2=${y(value)}/>
-          <text x=${left - 5} y=${y(value) + 4} text-anchor="end">${text}</text>
-      `
-    )}
+    ${levels(box, y, [...axis.keys()], (value) => axis.get(value) ?? "")}
     ${alike.map((one, i) => spreadView(state, one, one === entry, x(i), y, pitch))}
     ${alike.map((one, i) =>
       i % every && one !== entry ? nothing : svg`
@@ -929,24 +846,17 @@ function spreadsView(state, entry, alike, width) {
   `;
 }
 
-/**
- * @param {State} state
- * @param {Entry} one
- * @param {boolean} here
- * @param {number} x
- * @param {(value: number) => number} y
- * @param {number} pitch
- */
+/** @param {State} state @param {Entry} one @param {boolean} here @param {number} x
+ * @param {(value: number) => number} y @param {number} pitch */
 function spreadView(state, one, here, x, y, pitch) {
   const kind = here ? "gptlib-ce-here" : "gptlib-ce-there";
   const drawn = Number.isFinite(one.mean) && svg`
-    <line class=${kind} x1=${x} x2=${x} y1=${y(one.mean + one.std)}
-      y2=${y(one.mean - one.std)}/>
+    <line class=${kind} x1=${x} x2=${x} y1=${y(one.mean + one.std)} y2=${y(one.mean - one.std)}/>
       <circle class=${kind} cx=${x} cy=${y(one.mean)} r=${here ? 5 : 3.5}/>
   `;
   return svg`
-    ${drawn || nothing}<rect class="gptlib-ce-place" x=${x - pitch / 2} y="0"
-      width=${pitch} height="116" @click=${() => choose(state, one.name)}/>
+    ${drawn || nothing}<rect class="gptlib-ce-place" x=${x - pitch / 2} y="0" width=${pitch}
+      height="116" @click=${() => state.choose(one.name)}/>
   `;
 }
 
@@ -954,18 +864,18 @@ function spreadView(state, one, here, x, y, pitch) {
 // All together
 
 /** @param {State} state */
-function headView({ checkpoint, entries }) {
-  const { title, bytes, files } = checkpoint();
-  const types = new Set(entries.map(({ dtype }) => dtype));
+function headView(state) {
+  const { title, bytes, files } = state.checkpoint;
+  const { entries } = state;
   const sums = [
     plural(entries.length, "tensor"),
     plural(sum(entries.map(({ count }) => count)), "value"),
     formatBytes(bytes),
     files > 1 && plural(files, "file"),
-    types.size === 1 && `all ${entries[0].dtype}`,
+    typesOf(state).size === 1 && `all ${entries[0].dtype}`,
   ];
   return html`
-    <div class="gptlib-ce-head">
+    <div class="gptlib-head gptlib-ce-head">
       <strong class="gptlib-title">Inside a checkpoint: ${title}</strong>
       <p class="gptlib-soft">${sums.filter(Boolean).join(" · ")}</p>
     </div>
@@ -977,60 +887,6 @@ const PROBE = html`<div class="gptlib-ce-probe">${
   [0, 1, 2, 3, 4, 5].map((stop) => html`<span style="color: var(--ce-${stop})"></span>`)
 }</div>`;
 
-/**
- * Give the focus to the line that has to have it, and bring the chosen one into sight.
- * @param {State} state
- * @param {HTMLElement} root
- */
-function settle(state, root) {
-  const types = new Set(state.entries.map(({ dtype }) => dtype));
-  root.classList.toggle("gptlib-ce-mixed", types.size > 1);
-  /** @type {HTMLElement | null} */
-  const line = root.querySelector('[role="treeitem"][tabindex="0"]');
-  if (state.focusing) line?.focus({ preventScroll: true });
-  if (state.focusing) line?.scrollIntoView({ block: "nearest" });
-  const selected = root.querySelector('[aria-selected="true"]');
-  if (state.showing) selected?.scrollIntoView({ block: "nearest" });
-  state.focusing = state.showing = false;
-}
+const TRAITS = ["checkpoint", "tensor", "opened", "search"];
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const { model, root, update } = widget;
-  const state = stateOf(widget);
-  const id = uniqueName();
-  const [size, blocksSize] = [measured(update), measured(update)];
-  const endTheme = onTheme(() => {
-    state.theme++;
-    update();
-  });
-  const listeners = { checkpoint: () => readFile(state), tensor: () => onTensor(state) };
-  for (const [name, hear] of Object.entries(listeners)) model.on(`change:${name}`, hear);
-  state.status.element.classList.add("gptlib-ce-hidden");
-  readFile(state);
-  return {
-    view() {
-      const inTree = root.querySelector('[role="tree"]')?.contains(document.activeElement);
-      listLines(state);
-      state.focusing ||= Boolean(inTree);
-      const entry = state.chosen();
-      const chosen = entry && html`
-        ${panelView(state, entry, size)} ${lookView(state, entry, size.width() > 0)}
-        ${blocksView(state, entry, blocksSize)}
-      `;
-      return html`<div class="gptlib-layout gptlib-ce-layout">
-        ${headView(state)} ${finderView(state, `${id}-search`)}
-        <div class="gptlib-ce-views">${browseView(state)} ${chosen ?? nothing}</div>
-        ${state.status.element} ${PROBE}
-      </div>`;
-    },
-    drawn: () => settle(state, root),
-    close() {
-      for (const [name, hear] of Object.entries(listeners)) model.off(`change:${name}`, hear);
-      for (const part of [size, blocksSize, state.status]) part.close();
-      endTheme();
-    },
-  };
-}
-
-export default define("ce", ["checkpoint", "tensor", "opened", "search"], setUp);
+export default define("ce", TRAITS, (widget) => new State(widget));

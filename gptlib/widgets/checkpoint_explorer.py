@@ -99,9 +99,9 @@ class CheckpointExplorer(Widget):
     search = traitlets.Unicode("").tag(sync=True)
 
     def __init__(self, place: str | Path = "mini", tensor: str | None = None) -> None:
-        from gptlib import pretrained, tensor_files  # here, so that a page is built without torch
+        from gptlib import tensor_files  # here, so that a page is built without torch
 
-        with pretrained.located(place) as path:
+        with tensor_files.located(place) as path:
             tensors = tensor_files.Tensors(path)
             self._names = _sorted(tensors)
             chosen = (self._names or [""])[0] if tensor is None else self._known(tensor)

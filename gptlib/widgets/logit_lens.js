@@ -3,8 +3,8 @@
 // when the reader asks for it, reads other texts.
 
 import { fromBase64 } from "./lib/bytes.js";
-import { classes, define, guard, html, nothing } from "./lib/kit.js";
-import { plural } from "./lib/numbers.js";
+import { button, classes, define, guard, html, inline, nothing } from "./lib/kit.js";
+import { clamp, plural } from "./lib/numbers.js";
 import { Reader } from "./lib/reader.js";
 import { movedInGrid, withModifier } from "./lib/rove.js";
 import { label, spoken } from "./lib/tokens.js";
@@ -28,29 +28,23 @@ const STEP = 24; // columns that the window moves by
 /** @param {Stored | Lens} lens @returns {Lens} */
 export function decode(lens) {
   if (!("cells" in lens)) return lens;
-  const { tokens, layers, count, words, cells } = lens;
+  const { text, tokens, layers, count, words, cells } = lens;
   const bytes = fromBase64(cells);
   const places = (layers + 1) * tokens.length;
   const width = 2 * count + 2;
   if (bytes.length !== 2 * places * width) {
     throw new Error(`${places} places are not in ${bytes.length} bytes`);
   }
-  const value = (/** @type {number} */ place, /** @type {number} */ i) => {
-    const at = 2 * (place * width + i);
-    return bytes[at] | (bytes[at + 1] << 8);
-  };
-  const said = [];
-  const own = new Float32Array(places * count);
-  const [chosen, next] = [new Float32Array(places), new Float32Array(places)];
-  for (let place = 0; place < places; place++) {
-    for (let k = 0; k < count; k++) {
-      said.push(words[value(place, k)]);
-      own[place * count + k] = value(place, count + k) / 65535;
-    }
-    chosen[place] = value(place, 2 * count) / 65535;
-    next[place] = value(place, 2 * count + 1) / 65535;
-  }
-  return { text: lens.text, tokens, layers, count, words: said, own, chosen, next };
+  const values = new Uint16Array(bytes.buffer);
+  /** Of each place, the values from one to another. */
+  const part = (/** @type {number} */ from, /** @type {number} */ to) =>
+    values.filter((_, i) => i % width >= from && i % width < to);
+  const shares = (/** @type {number} */ from, /** @type {number} */ to) =>
+    Float32Array.from(part(from, to), (value) => value / 65535);
+  const said = Array.from(part(0, count), (i) => words[i]);
+  const own = shares(count, 2 * count);
+  const [chosen, next] = [2 * count, 2 * count + 1].map((i) => shares(i, i + 1));
+  return { text, tokens, layers, count, words: said, own, chosen, next };
 }
 
 /** @param {any} answer of the engine, to `lens` @param {string} text @returns {Lens} */
@@ -65,10 +59,8 @@ export function choice({ words, tokens, count }, end, token) {
 }
 
 /** @param {Lens} lens @param {number} end @returns {number} tokens whose choice is the last one */
-export function agreeing(lens, end) {
-  const same = lens.tokens.filter((_, t) => choice(lens, end, t) === choice(lens, lens.layers, t));
-  return same.length;
-}
+export const agreeing = (lens, end) =>
+  lens.tokens.filter((_, t) => choice(lens, end, t) === choice(lens, lens.layers, t)).length;
 
 /** @param {number} end @param {number} layers @returns {string} a place in the model */
 export function place(end, layers) {
@@ -86,14 +78,11 @@ export function percent(share) {
 
 /**
  * The columns that are drawn so that a token is among them.
- * @param {number} from the first one now
- * @param {number} token
- * @param {number} size of the text
+ * @param {number} from the first one now @param {number} token @param {number} size of the text
  */
 export function windowFor(from, token, size) {
-  const last = Math.max(size - WINDOW, 0);
   if (token < from || token >= from + WINDOW) from = token - STEP;
-  return Math.min(Math.max(from, 0), last);
+  return clamp(from, 0, Math.max(size - WINDOW, 0));
 }
 
 /** @param {string} token bytes @returns {string} */
@@ -123,6 +112,13 @@ class State {
       text: () => this.lens.text,
       take: (answer, text) => this.take(answer, text),
     });
+    this.resized = new ResizeObserver(() => this.reveal());
+    this.resized.observe(widget.root);
+  }
+
+  close() {
+    this.reader.close();
+    this.resized.disconnect();
   }
 
   /** Take the lens that is asked for, and the columns around the chosen one. */
@@ -150,9 +146,8 @@ class State {
   }
 
   get chosen() {
-    const at = (/** @type {string} */ name, /** @type {number} */ last) =>
-      Math.min(Math.max(this.model.get(name) ?? 0, 0), last);
-    return { end: at("layer", this.lens.layers), token: at("token", this.size - 1) };
+    const [end, token] = ["layer", "token"].map((name) => this.model.get(name) ?? 0);
+    return { end: clamp(end, 0, this.lens.layers), token: clamp(token, 0, this.size - 1) };
   }
 
   /** The columns that are drawn. */
@@ -181,13 +176,32 @@ class State {
 
   /** @param {number} by columns */
   turn(by) {
-    const last = Math.max(this.size - WINDOW, 0);
-    this.from = Math.min(Math.max(this.from + by, 0), last);
+    this.from = clamp(this.from + by, 0, Math.max(this.size - WINDOW, 0));
     const { token } = this.chosen;
-    const inside = Math.min(Math.max(token, this.from), this.from + WINDOW - 1);
+    const inside = clamp(token, this.from, this.from + WINDOW - 1);
     if (inside !== token) this.widget.save({ token: inside });
     this.moved = "turned";
     this.widget.update();
+  }
+
+  view() {
+    this.follow();
+    const { lens, size, reader, chosen: { end, token } } = this;
+    const layers = plural(lens.layers, "layer");
+    const detail = guard([lens, end, token], () => detailView(this));
+    return html`<div class=${classes("layout ll-layout", reader.stale && "ll-stale")}>
+      <div class="gptlib-head gptlib-on-line">
+        <strong class="gptlib-title">Logit lens</strong>
+        <span class="gptlib-soft">${layers}, ${plural(size, "token")} read</span>
+      </div>
+      ${reader.view(reader.open ? nothing : ELSEWHERE)} ${ABOUT}
+      <div class="gptlib-ll-view">
+        <div class="gptlib-ll-frame" @keydown=${this.onKey}>${tableView(this)}</div>
+        ${turnsView(this)}
+      </div>
+      <div class="gptlib-ll-detail">${detail}</div>
+      <div class="gptlib-spoken" aria-live="polite">${this.announced}</div>
+    </div>`;
   }
 
   drawn() {
@@ -227,15 +241,18 @@ const tokenView = (token) => html`<span dir="auto" class="gptlib-ll-token">${sho
 
 /** @param {string} word */
 const named = (word) =>
-  html`<span class="gptlib-ll-name"><span class="gptlib-spoken">${said(word)}</span><span
+  inline`<span class="gptlib-ll-name"><span class="gptlib-spoken">${said(word)}</span><span
     aria-hidden="true" dir="auto">${shown(word)}</span></span>`;
 
 /** @param {number} share */
 const barView = (share) =>
-  html`
-    <span class="gptlib-ll-bar" aria-hidden="true" style="--p: ${share.toFixed(4)}"></span><span
-      class="gptlib-ll-number">${percent(share)}</span>
-  `;
+  inline`<span class="gptlib-ll-bar" aria-hidden="true"
+    style="--p: ${share.toFixed(4)}"></span><span class="gptlib-ll-number">${
+    percent(share)
+  }</span>`;
+
+const SAME = inline`<span class="gptlib-ll-mark" aria-hidden="true">●</span><span
+  class="gptlib-spoken">, as in the end</span>`;
 
 /** @param {State} state @param {number} end @param {number} t @param {boolean} here */
 function cellView(state, end, t, here) {
@@ -243,22 +260,13 @@ function cellView(state, end, t, here) {
   const share = lens.own[(end * size + t) * lens.count];
   const word = choice(lens, end, t);
   const same = end < lens.layers && word === choice(lens, lens.layers, t);
-  const mark = html`
-    <span class="gptlib-ll-mark" aria-hidden="true">●</span><span
-      class="gptlib-spoken">, as in the end</span>
-  `;
-  return html`
-    <button type="button" class=${classes("ll-cell", same && "ll-same")}
-      tabindex=${here ? 0 : -1} aria-pressed=${here} data-end=${end} data-token=${t}
-      style="--p: ${share.toFixed(3)}"
-      @click=${() => state.choose(end, t)}><span class="gptlib-spoken">${said(word)}, ${percent(
-        share,
-      )}</span><span class="gptlib-ll-token" dir="auto" aria-hidden="true">${shown(
-        word,
-      )}</span><span class="gptlib-ll-share" aria-hidden="true">${percent(share)}</span>${same
-        ? mark
-        : nothing}</button>
-  `;
+  const likely = percent(share);
+  return inline`<button type="button" class=${classes("ll-cell", same && "ll-same")}
+    tabindex=${here ? 0 : -1} aria-pressed=${here} data-end=${end} data-token=${t}
+    style="--p: ${share.toFixed(3)}" @click=${() => state.choose(end, t)}><span
+    class="gptlib-spoken">${said(word)}, ${likely}</span><span class="gptlib-ll-token" dir="auto"
+    aria-hidden="true">${shown(word)}</span><span class="gptlib-ll-share"
+    aria-hidden="true">${likely}</span>${same ? SAME : nothing}</button>`;
 }
 
 /** What came after a token. @param {Lens} lens @param {number} t */
@@ -275,15 +283,14 @@ function cameNext(lens, t) {
 function rowView(state, end) {
   const { lens, chosen, columns } = state;
   const last = end === lens.layers;
-  const share = `● ${Math.round((100 * agreeing(lens, end)) / state.size)}%`;
+  const note = last ? "the model" : `● ${Math.round((100 * agreeing(lens, end)) / state.size)}%`;
   const cells = columns.map((t) => {
     const here = end === chosen.end && t === chosen.token;
     return html`<td>${guard([lens, t, here], () => cellView(state, end, t, here))}</td>`;
   });
   return html`<tr class=${last ? "gptlib-ll-last" : nothing}>
-    <th scope="row">${rowName(end)}<span class="gptlib-soft gptlib-ll-soft">${
-    last ? "the model" : share
-  }</span></th>${cells}
+    <th scope="row">${rowName(end)}<span class="gptlib-soft gptlib-ll-soft">${note}</span></th>
+    ${cells}
   </tr>`;
 }
 
@@ -291,20 +298,18 @@ function rowView(state, end) {
 function tableView(state) {
   const { lens, from, columns } = state;
   const read = () => columns.map((t) => html`<th scope="col">${tokenView(lens.tokens[t])}</th>`);
+  const came = () => columns.map((t) => cameNext(lens, t));
   return html`
     <table class="gptlib-ll-table">
       <caption class="gptlib-spoken">
-          What the model would say next, after each token and at each place in the model
-        </caption>
+        What the model would say next, after each token and at each place in the model
+      </caption>
       <thead>
         <tr><th scope="row">token read</th>${guard([lens, from], read)}</tr>
       </thead>
       <tbody>${Array.from({ length: lens.layers + 1 }, (_, end) => rowView(state, end))}</tbody>
       <tfoot>
-        <tr><th scope="row">came next</th>${guard(
-          [lens, from],
-          () => columns.map((t) => cameNext(lens, t)),
-        )}</tr>
+        <tr><th scope="row">came next</th>${guard([lens, from], came)}</tr>
       </tfoot>
     </table>
   `;
@@ -314,11 +319,8 @@ function tableView(state) {
 function turnsView(state) {
   const { from, size } = state;
   if (size <= WINDOW) return nothing;
-  const turn = (/** @type {string} */ text, /** @type {number} */ by, /** @type {boolean} */ end) =>
-    html`
-      <button type="button" class="gptlib-button gptlib-strong" ?disabled=${end}
-        @click=${() => state.turn(by)}>${text}</button>
-    `;
+  const turn = (/** @type {string} */ text, /** @type {number} */ by, disabled = false) =>
+    button(text, () => state.turn(by), { class: "gptlib-button gptlib-strong", disabled });
   return html`<div class="gptlib-bar gptlib-ll-turns">
     ${turn("← Earlier", -STEP, from === 0)}
     <span class="gptlib-soft">tokens ${from + 1}–${from + WINDOW} of ${size}</span>
@@ -326,30 +328,24 @@ function turnsView(state) {
   </div>`;
 }
 
-/**
- * The probability of the choice in the end, and of what came, place by place.
- * @param {State} state
- */
+/** Place by place, how probable are the choice in the end and what came. @param {State} state */
 function courseView({ lens, size, chosen: { end: here, token: t } }) {
   const last = choice(lens, lens.layers, t);
   const came = t + 1 < size && lens.tokens[t + 1] !== last ? lens.tokens[t + 1] : null;
-  const column = (/** @type {unknown} */ words) => html`<th scope="col">${words}</th>`;
+  const heads = ["Place", html`${named(last)} in the end`];
+  if (came !== null) heads.push(html`${named(came)} came next`);
   const rows = Array.from({ length: lens.layers + 1 }, (_, end) => {
-    const spot = end * size + t;
+    const shares = [lens.chosen, lens.next].slice(0, heads.length - 1);
     return html`<tr class=${end === here ? "gptlib-ll-here" : nothing}>
-      <th scope="row">${rowName(end)}</th><td>${barView(lens.chosen[spot])}</td>${
-      came === null ? nothing : html`<td>${barView(lens.next[spot])}</td>`
-    }
+      <th scope="row">${rowName(end)}</th>
+      ${shares.map((of) => html`<td>${barView(of[end * size + t])}</td>`)}
     </tr>`;
   });
   return html`
     <table class="gptlib-ll-course">
       <caption class="gptlib-ll-heading">Probability through the layers</caption>
       <thead>
-        <tr>
-          ${column("Place")}${column(html`${named(last)} in the end`)}${came === null
-            ? nothing
-            : column(html`${named(came)} came next`)}</tr>
+        <tr>${heads.map((head) => html`<th scope="col">${head}</th>`)}</tr>
       </thead>
       <tbody>${rows}</tbody>
     </table>
@@ -378,39 +374,11 @@ function detailView(state) {
 const ELSEWHERE = html`<p class="gptlib-soft">This page can run the mini model only, and this is
   another one: to read other texts with it, open the notebook.</p>`;
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () => {
-    state.follow();
-    const { lens, size, reader, chosen: { end, token } } = state;
-    return html`<div class=${classes("layout ll-layout", reader.stale && "ll-stale")}>
-      <div class="gptlib-head gptlib-ll-head">
-        <strong class="gptlib-title">Logit lens</strong>
-        <span class="gptlib-soft">${plural(lens.layers, "layer")}, ${
-      plural(size, "token")
-    } read</span>
-      </div>
-      ${reader.view(reader.open ? nothing : ELSEWHERE)}
-      <p class="gptlib-soft">A column for each token read, a row for each place in the model, in the
-        order in which the stream flows: down. A cell has the likeliest next token if the model
-        ended there; the stronger its color, the more probable. <b class="gptlib-ll-mark">●</b>
-        says the same as the last row.</p>
-      <div class="gptlib-ll-view">
-        <div class="gptlib-ll-frame" @keydown=${state.onKey}>${tableView(state)}</div>
-        ${turnsView(state)}
-      </div>
-      <div class="gptlib-ll-detail">${guard([lens, end, token], () => detailView(state))}</div>
-      <div class="gptlib-spoken" aria-live="polite">${state.announced}</div>
-    </div>`;
-  };
-  const resized = new ResizeObserver(() => state.reveal());
-  resized.observe(widget.root);
-  const close = () => {
-    state.reader.close();
-    resized.disconnect();
-  };
-  return { view, drawn: () => state.drawn(), close };
-}
+const ABOUT = html`<p class="gptlib-soft">A column for each token read, a row for each place in the
+  model, in the order in which the stream flows: down. A cell has the likeliest next token if the
+  model ended there; the stronger its color, the more probable. <b class="gptlib-ll-mark">●</b>
+  says the same as the last row.</p>`;
 
-export default define("ll", ["lens", "layer", "token", "text", "error"], setUp);
+const TRAITS = ["lens", "layer", "token", "text", "error"];
+
+export default define("ll", TRAITS, (widget) => new State(widget));

@@ -7,11 +7,13 @@ files into the site, and loads them on the pages that hold a widget.
 
 from __future__ import annotations
 
+import hashlib
 import html
 import json
 import posixpath
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, ClassVar
@@ -112,31 +114,44 @@ def _depart_described_image(translator: Any, node: described_image) -> None:
     pass
 
 
+def page_files() -> Iterator[tuple[str, bytes]]:
+    """Yield everything that the widgets load in a page: names and contents."""
+    for part in ("", "lib", "page"):
+        for kind in ("js", "css"):
+            for source in sorted((FOLDER / part).glob(f"*.{kind}")):
+                yield posixpath.join(part, source.name), source.read_bytes()
+    for name in ("stories", "gpt2"):
+        yield f"{name}_vocabulary.json", engine.vocabulary_json(name).encode()
+    yield GRAMMAR, grammar_json().encode()
+    yield REPLAY, (files("gptlib") / "assets" / "mini" / "replay.json").read_bytes()
+    yield engine.WEIGHTS, engine.weights()
+    yield engine.ABOUT, json.dumps({"file": engine.WEIGHTS, **engine.about()}).encode()
+
+
 def write_files(folder: Path) -> None:
     """Write everything that the widgets load in a page into ``folder``."""
-    for part in ("", "lib", "page"):
-        (folder / part).mkdir(parents=True, exist_ok=True)
-        for source in sorted(
-            path for kind in ("js", "css") for path in (FOLDER / part).glob(f"*.{kind}")
-        ):
-            _write(folder / part / source.name, source.read_bytes())
-    for name in ("stories", "gpt2"):
-        _write(folder / f"{name}_vocabulary.json", engine.vocabulary_json(name).encode())
-    _write(folder / GRAMMAR, grammar_json().encode())
-    replay = files("gptlib") / "assets" / "mini" / "replay.json"
-    _write(folder / REPLAY, replay.read_bytes())
-    _write(folder / engine.WEIGHTS, engine.weights())
-    _write(folder / engine.ABOUT, json.dumps({"file": engine.WEIGHTS, **engine.about()}).encode())
+    for name, data in page_files():
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists() or path.read_bytes() != data:
+            path.write_bytes(data)
 
 
-def _write(path: Path, data: bytes) -> None:
-    if not path.exists() or path.read_bytes() != data:
-        path.write_bytes(data)
+@cache
+def site_folder() -> str:
+    """Return the name of the files' folder in the site, another one whenever a file changes.
+
+    So a browser that still holds yesterday's modules never mixes them with today's page.
+    """
+    digest = hashlib.sha256()
+    for name, data in page_files():
+        digest.update(f"{name} {len(data)} ".encode() + data)
+    return f"gptlib-{digest.hexdigest()[:12]}"
 
 
 def _add_files_to_site(app: Sphinx) -> None:
     if app.builder.name in _HTML_BUILDERS:
-        write_files(Path(app.outdir) / "_static" / "gptlib")
+        write_files(Path(app.outdir) / "_static" / site_folder())
 
 
 def loaded(names: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -155,11 +170,12 @@ def _add_files_to_page(
     names = [] if doctree is None else re.findall(r'data-gptlib-widget="(\w+)"', _widgets(doctree))
     if not names:
         return
+    folder = site_folder()
     styles, modules = loaded(names)
     for style in styles:
-        app.add_css_file(f"gptlib/{style}")
-    app.add_js_file("gptlib/page/host.js", type="module")
-    addresses = (context["pathto"](f"_static/gptlib/{name}", resource=True) for name in modules)
+        app.add_css_file(f"{folder}/{style}")
+    app.add_js_file(f"{folder}/page/host.js", type="module")
+    addresses = (context["pathto"](f"_static/{folder}/{name}", resource=True) for name in modules)
     links = [f'<link rel="modulepreload" href="{address}">' for address in addresses]
     context["metatags"] = "\n".join([context.get("metatags", ""), *links])
 

@@ -16,15 +16,22 @@ import {
   html,
   nothing,
   repeat,
-  select,
   swatch,
   table,
   tableRow,
   tick,
 } from "./lib/kit.js";
-import { formatBytes, formatCount, formatShare, formatShort, sum } from "./lib/numbers.js";
+import { formatBytes, formatCount, formatShare, formatShort, range, sum } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
-import { familyChoice, fieldView, heldView, Settings, sizeBox, SIZES } from "./lib/settings.js";
+import {
+  familyChoice,
+  fieldView,
+  heldView,
+  Settings,
+  sizeBox,
+  SIZES,
+  typeChoice,
+} from "./lib/settings.js";
 
 /** @import { Config } from "./lib/accounting.js" */
 /** @import { Widget } from "./lib/kit.js" */
@@ -33,82 +40,58 @@ import { familyChoice, fieldView, heldView, Settings, sizeBox, SIZES } from "./l
  *   path: string, title: string, kind: string, each: number, times: number, count: number,
  *   formula: string, shape: number[], children: Part[],
  * }} Part  `each` parameters, `times` times in the model; a single matrix or vector has a shape
- * @typedef {{ title: string, kind: string, shape?: string[], parts?: Record<string, Plan> }} Plan
+ * @typedef {{ title: string, kind: string, shape: string[], parts: Record<string, Plan> }} Plan
  * @typedef {{ x: number, y: number, width: number, height: number }} Area  in shares of the whole
  */
 
 // ---------------------------------------------------------------------------------------------
 // Arithmetic
 
-/** @returns {Record<string, Plan>} */
-const norm = () => ({
-  scale: { title: "Scale", kind: "norm", shape: ["C"] },
-  shift: { title: "Shift", kind: "norm", shape: ["C"] },
-});
+/** @type {(title: string, kind: string, ...shape: string[]) => Plan} */
+const single = (title, kind, ...shape) => ({ title, kind, shape, parts: {} });
 
-/** @type {(kind: string, rows: string, columns: string) => Record<string, Plan>} */
-const linear = (kind, rows, columns) => ({
-  weight: { title: "Weight", kind, shape: [rows, columns] },
-  bias: { title: "Bias", kind, shape: [rows] },
-});
+/** @type {(title: string, kind: string, parts: Record<string, Plan>) => Plan} */
+const group = (title, kind, parts) => ({ title, kind, shape: [], parts });
 
-/** The parts under the names of gptlib.model, in its order. @type {Plan} */
-const PLAN = {
-  title: "Whole model",
-  kind: "plain",
-  parts: {
-    token_embedding: { title: "Token embedding", kind: "embedding", shape: ["V", "C"] },
-    position_embedding: { title: "Position embedding", kind: "embedding", shape: ["T", "C"] },
-    blocks: {
-      title: "Transformer blocks",
-      kind: "plain",
-      parts: {
-        norm_1: { title: "Norm 1", kind: "norm", parts: norm() },
-        attention: {
-          title: "Attention",
-          kind: "attention",
-          parts: {
-            query_key_value: {
-              title: "Query, key, value",
-              kind: "attention",
-              parts: linear("attention", "3C", "C"),
-            },
-            projection: {
-              title: "Projection",
-              kind: "attention",
-              parts: linear("attention", "C", "C"),
-            },
-          },
-        },
-        norm_2: { title: "Norm 2", kind: "norm", parts: norm() },
-        feed_forward: {
-          title: "Feed-forward",
-          kind: "feed-forward",
-          parts: {
-            expand: {
-              title: "Expand",
-              kind: "feed-forward",
-              parts: linear("feed-forward", "4C", "C"),
-            },
-            projection: {
-              title: "Projection",
-              kind: "feed-forward",
-              parts: linear("feed-forward", "C", "4C"),
-            },
-          },
-        },
-      },
-    },
-    final_norm: { title: "Final norm", kind: "norm", parts: norm() },
-    output_head: { title: "Output head", kind: "head", shape: ["V", "C"] },
-  },
-};
+/** @param {string} title @returns {Plan} */
+const norm = (title) =>
+  group(title, "norm", {
+    scale: single("Scale", "norm", "C"),
+    shift: single("Shift", "norm", "C"),
+  });
+
+/** @type {(title: string, kind: string, rows: string, columns: string) => Plan} */
+const linear = (title, kind, rows, columns) =>
+  group(title, kind, {
+    weight: single("Weight", kind, rows, columns),
+    bias: single("Bias", kind, rows),
+  });
+
+/** The parts under the names of gptlib.model, in its order. */
+const PLAN = group("Whole model", "plain", {
+  token_embedding: single("Token embedding", "embedding", "V", "C"),
+  position_embedding: single("Position embedding", "embedding", "T", "C"),
+  blocks: group("Transformer blocks", "plain", {
+    norm_1: norm("Norm 1"),
+    attention: group("Attention", "attention", {
+      query_key_value: linear("Query, key, value", "attention", "3C", "C"),
+      projection: linear("Projection", "attention", "C", "C"),
+    }),
+    norm_2: norm("Norm 2"),
+    feed_forward: group("Feed-forward", "feed-forward", {
+      expand: linear("Expand", "feed-forward", "4C", "C"),
+      projection: linear("Projection", "feed-forward", "C", "4C"),
+    }),
+  }),
+  final_norm: norm("Final norm"),
+  output_head: single("Output head", "head", "V", "C"),
+});
 
 /** @param {string} path @param {string} name @returns {string} the path of a part */
 const below = (path, name) => (path ? `${path}/${name}` : name);
 
 /** @param {string} path @returns {string} */
-const nameOf = (path) => path.split("/").slice(-1)[0];
+const nameOf = (path) => path.split("/").at(-1) ?? "";
 
 /** @param {string} path @returns {string} */
 const parentOf = (path) => path.split("/").slice(0, -1).join("/");
@@ -129,39 +112,27 @@ function absent(path, config) {
 /** @param {Config} config @returns {Part} the parts of a model, with what each one counts */
 export const tree = (config) => grow("", PLAN, config, 1);
 
-/**
- * @param {string} path
- * @param {Plan} plan
- * @param {Config} config
- * @param {number} times
- * @returns {Part}
- */
+/** @param {string} path @param {Plan} plan @param {Config} config @param {number} times
+ * @returns {Part} */
 function grow(path, plan, config, times) {
   const inner = path === "blocks" ? config.n_layers : times;
-  const children = Object.entries(plan.parts ?? {}).map(([name, part]) =>
+  const children = Object.entries(plan.parts).map(([name, part]) =>
     grow(below(path, name), part, config, inner)
   );
-  const shape = (plan.shape ?? []).map((symbol) => size(symbol, config));
+  const shape = plan.shape.map((symbol) => size(symbol, config));
   const own = absent(path, config) ? 0 : shape.reduce((product, n) => product * n, 1);
-  const each = children.length ? sum(children.map((part) => part.each)) : own;
   // The model counts all of its blocks, so what it holds is not the sum of its parts' `each`.
-  const count = path ? each * inner : sum(children.map((part) => part.count));
-  const { title, kind } = plan;
+  const each = children.length ? sum(children.map((part) => path ? part.each : part.count)) : own;
   const formula = formulaOf(path, plan, config);
-  const part = { path, title, kind, shape, children, formula, times: inner, each, count };
-  return path ? part : { ...part, each: count };
+  const { title, kind } = plan;
+  return { path, title, kind, shape, children, formula, times: inner, each, count: each * inner };
 }
 
-/**
- * The count of a part in symbols, for one block where the part is in the blocks.
- * @param {string} path
- * @param {Plan} plan
- * @param {Config} config
- * @returns {string}
- */
+/** The count of a part in symbols, for one block where the part is in the blocks.
+ * @param {string} path @param {Plan} plan @param {Config} config @returns {string} */
 function formulaOf(path, plan, config) {
   if (path === "") {
-    const { blocks, ...others } = /** @type {Record<string, Plan>} */ (plan.parts);
+    const { blocks, ...others } = plan.parts;
     const terms = Object.entries(others).map(([name, part]) => formulaOf(name, part, config));
     terms.splice(2, 0, `L · (${formulaOf("blocks", blocks, config)})`);
     return terms.filter((term) => term !== "0").join(" + ");
@@ -171,22 +142,18 @@ function formulaOf(path, plan, config) {
   return sorted.map(([term, n]) => (n === 1 ? term : `${n} · ${term}`)).join(" + ") || "0";
 }
 
-/**
- * How often each product of symbols is in a part: {"C²": 4, "C": 4}.
- * @param {string} path
- * @param {Plan} plan
- * @param {Config} config
- * @returns {Record<string, number>}
- */
+/** How often each product of symbols is in a part: {"C²": 4, "C": 4}.
+ * @param {string} path @param {Plan} plan @param {Config} config
+ * @returns {Record<string, number>} */
 function counted(path, plan, config) {
   /** @type {Record<string, number>} */
   const terms = {};
-  if (plan.shape && !absent(path, config)) {
+  if (plan.shape.length && !absent(path, config)) {
     const factor = plan.shape.reduce((product, s) => product * Number(s.slice(0, -1) || 1), 1);
     const letters = plan.shape.map((symbol) => symbol.slice(-1));
     terms[letters.join(" · ").replace("C · C", "C²")] = factor;
   }
-  for (const [name, part] of Object.entries(plan.parts ?? {})) {
+  for (const [name, part] of Object.entries(plan.parts)) {
     for (const [term, n] of Object.entries(counted(`${path}/${name}`, part, config))) {
       terms[term] = (terms[term] ?? 0) + n;
     }
@@ -196,23 +163,19 @@ function counted(path, plan, config) {
 
 /** @param {Part} root @param {string} path @returns {Part} */
 export function find(root, path) {
-  return path.split("/").reduce(
-    (part, name) => part.children.find((one) => nameOf(one.path) === name) ?? part,
-    root,
-  );
+  const into = (/** @type {Part} */ part, /** @type {string} */ name) =>
+    part.children.find((one) => nameOf(one.path) === name) ?? part;
+  return path.split("/").reduce(into, root);
 }
 
 /** @returns {string[]} the paths of all parts, in the model's order */
 export function paths(path = "", plan = PLAN) {
-  const parts = Object.entries(plan.parts ?? {});
+  const parts = Object.entries(plan.parts);
   return [path, ...parts.flatMap(([name, part]) => paths(below(path, name), part))];
 }
 
-/**
- * Every parameter's name and shape, as gptlib.accounting.shapes lists them.
- * @param {Config} config
- * @returns {Record<string, number[]>}
- */
+/** Every parameter's name and shape, as gptlib.accounting.shapes lists them.
+ * @param {Config} config @returns {Record<string, number[]>} */
 export function shapes(config) {
   /** @type {Record<string, number[]>} */
   const named = {};
@@ -230,20 +193,16 @@ export function shapes(config) {
   return named;
 }
 
-/**
- * How a configuration grows: its counts over those of another one.
- * @param {Config} now
- * @param {Config} before
- * @returns {{ embeddings: number, blocks: number, all: number }}
- */
+/** How a configuration grows: its counts over those of another one.
+ * @param {Config} now @param {Config} before
+ * @returns {{ embeddings: number, blocks: number, all: number }} */
 export function growth(now, before) {
-  const sums = (/** @type {Config} */ config) => {
+  const [a, b] = [now, before].map((config) => {
     const counts = parameters(config);
     const embeddings = counts.token_embedding + counts.position_embedding + counts.output_head;
     const all = total(config);
     return { embeddings, blocks: all - embeddings - counts.final_norm, all };
-  };
-  const [a, b] = [sums(now), sums(before)];
+  });
   return {
     embeddings: a.embeddings / b.embeddings,
     blocks: a.blocks / b.blocks,
@@ -264,14 +223,11 @@ export function formatFactor(factor) {
 // ---------------------------------------------------------------------------------------------
 // Areas and sliders
 
-/**
- * The areas of a part's children. Their order never changes, so the eye can follow them as the
+/** The areas of a part's children. Their order never changes, so the eye can follow them as the
  * sizes do: strips side by side, or on top of one another. In the whole model, the data flows
  * from left to right; embeddings share one strip, and so do final norm and head.
- * @param {Part} part
- * @param {boolean} upright whether the strips lie on top of one another
- * @returns {Area[]}
- */
+ * @param {Part} part @param {boolean} upright whether the strips lie on top of one another
+ * @returns {Area[]} */
 export function areas(part, upright = false) {
   const { children } = part;
   const groups = part.path
@@ -304,22 +260,16 @@ const SLIDERS = {
   context_length: { symbol: "T", least: 32, most: 131_072 },
 };
 
-/**
- * The values at which a slider stops; each of them gives a valid configuration.
- * @param {string} name
- * @param {Config} config
- * @param {number[]} known values that must be among them
- * @returns {number[]}
- */
+/** The values at which a slider stops; each of them gives a valid configuration.
+ * @param {string} name @param {Config} config
+ * @param {number[]} known values that must be among them @returns {number[]} */
 export function stops(name, config, known = []) {
   const { least, most } = SLIDERS[name];
   const now = /** @type {any} */ (config)[name];
-  /** @type {number[]} */
-  let values = [];
-  if (name === "n_layers") {
-    for (let n = least; n <= most; n++) values.push(n);
-  } else if (name === "n_heads") {
-    for (let n = least; n <= most; n++) if (config.emb_dim % n === 0) values.push(n);
+  let values = [now];
+  if (name === "n_layers") values = range(least, most, 1);
+  else if (name === "n_heads") {
+    values = range(least, most, 1).filter((n) => config.emb_dim % n === 0);
   } else {
     // 16 steps from each power of two to the next: 64, 68, 72 … 128, 136, 144 …
     for (let power = least; power < most; power *= 2) {
@@ -343,10 +293,8 @@ const vectors = (channels) => `(B, T, ${channels})`;
 /** @param {number} from @param {number} to @returns {string} */
 const flow = (from, to) => `${vectors(from)} → ${vectors(to)}`;
 
-/**
- * What a matrix or a vector does, and what goes in and out; by the end of its path.
- * @type {Record<string, (config: Config) => [string, string?]>}
- */
+/** What a matrix or a vector does, and what goes in and out; by the end of its path.
+ * @type {Record<string, (config: Config) => [string, string?]>} */
 const MEANINGS = {
   token_embedding: ({ vocab_size: v, emb_dim: c, tie_head }) => [
     `A row of ${formatCount(c)} numbers for each of the ${formatCount(v)} tokens. A token's id ` +
@@ -393,12 +341,8 @@ const MEANINGS = {
   ],
 };
 
-/**
- * What a single matrix or vector does, in words, and what goes in and out.
- * @param {Part} part
- * @param {Config} config
- * @returns {{ words: string, flow: string }}
- */
+/** What a single matrix or vector does, in words, and what goes in and out.
+ * @param {Part} part @param {Config} config @returns {{ words: string, flow: string }} */
 export function explain(part, config) {
   const end = Object.keys(MEANINGS).find((one) => part.path.endsWith(one)) ?? "";
   const [words, way = flow(part.shape[0], part.shape[0])] = MEANINGS[end](config);
@@ -473,14 +417,31 @@ class State extends Settings {
     if (type === "focusin" && this.lit) this.current = this.lit;
     this.widget.update();
   };
+
+  view() {
+    const scene = sceneOf(this);
+    this.tell(inWords(scene));
+    return html`<div class="gptlib-layout">
+      <div class="gptlib-head">
+        <strong class="gptlib-title">Where the parameters are</strong>
+        ${familyChoice(this)}
+      </div>
+      ${totalView(this, scene)} ${controlsView(this)} ${placeView(this, scene)}
+      <div class="gptlib-cards">${growthCard(this)} ${memoryCard(this)}</div>
+      ${this.status.element}
+    </div>`;
+  }
+
+  drawn() {
+    const { root } = this.widget;
+    if (this.opening) animate(root, this.opening);
+    if (this.focus !== null) focusRow(root, this.focus);
+    this.opening = this.focus = null;
+  }
 }
 
-/**
- * How a part that opens starts: over the area that stood for it.
- * @param {Element} from
- * @param {Element} picture
- * @returns {Keyframe}
- */
+/** How a part that opens starts: over the area that stood for it.
+ * @param {Element} from @param {Element} picture @returns {Keyframe} */
 function opening(from, picture) {
   const [a, b] = [from.getBoundingClientRect(), picture.getBoundingClientRect()];
   const scale = `scale(${a.width / b.width}, ${a.height / b.height})`;
@@ -500,10 +461,8 @@ function animate(root, first) {
   }
 }
 
-/**
- * The part that is open, and the one whose parts the table lists: a matrix has none itself.
- * @param {State} state
- */
+/** The part that is open, and the one whose parts the table lists: a matrix has none itself.
+ * @param {State} state */
 function sceneOf(state) {
   const whole = tree(state.config());
   const part = find(whole, state.path());
@@ -526,7 +485,7 @@ function totalView(state, { whole: { count } }) {
     <div class="gptlib-head gptlib-pb-sum">
       <div class="gptlib-pb-total"><b>${formatCount(count)}</b> parameters<span
           class="gptlib-pb-short">${count < 1000 ? "" : ` ≈ ${formatShort(count)}`}</span></div>
-      <div class="gptlib-pb-since">
+      <div class="gptlib-bar gptlib-pb-since">
         <span class="gptlib-pb-ratio">${formatFactor(count / before)} × ${label}</span>
         <button type="button" class=${classes("button", unseen)} aria-label="Back to ${label}"
           @click=${() => state.back()}>Back</button>
@@ -555,19 +514,16 @@ function sizeField(state, name) {
 
 /** @param {State} state */
 function controlsView(state) {
-  /** @param {"qkv_bias" | "tie_head"} name @param {string} title */
-  const flag = (name, title) =>
-    tick(title, state.config()[name], (on) => state.configure({ [name]: on }), { field: name });
+  const config = /** @type {any} */ (state.config());
+  const flags = { qkv_bias: "Biases of query, key, value", tie_head: "Tied output head" };
+  const switches = Object.entries(flags).map(([name, title]) =>
+    tick(title, config[name], (on) => state.configure({ [name]: on }), { field: name })
+  );
   return html`
     <div role="group" aria-label="Configuration">
       <div class="gptlib-controls">
           ${Object.keys(SIZES).map((name) => sizeField(state, name))}
-          <div class="gptlib-pb-switches">
-            ${flag("qkv_bias", "Biases of query, key, value")} ${flag(
-              "tie_head",
-              "Tied output head",
-            )}
-          </div>
+          <div class="gptlib-pb-switches">${switches}</div>
         </div>
       <p class="gptlib-error" role="alert">${state.error}</p>
     </div>
@@ -582,13 +538,8 @@ const placed = ({ x, y, width, height }) =>
 /** @param {Part} part @returns {string} */
 const titleOf = ({ path, title, times }) => (path === "blocks" ? `${title} × ${times}` : title);
 
-/**
- * One area of the picture, with the areas of its own parts inside.
- * @param {State} state
- * @param {Scene} scene
- * @param {Part} part
- * @param {Area} area
- */
+/** One area of the picture, with the areas of its own parts inside.
+ * @param {State} state @param {Scene} scene @param {Part} part @param {Area} area */
 function areaView(state, { whole }, part, area) {
   const { path, kind, children, count, each, times } = part;
   const stacked = path === "blocks"; // the one area that shows many blocks
@@ -676,7 +627,7 @@ function crumbsView(state, { whole, part }) {
   const way = ["", ...names.map((_, i) => names.slice(0, i + 1).join("/"))];
   return html`
     <nav aria-label="The part that is open">
-      <ol class="gptlib-pb-crumbs">${repeat(way, (path) => path, (path, i) => {
+      <ol class="gptlib-bar gptlib-pb-crumbs">${repeat(way, (path) => path, (path, i) => {
         const { title } = find(whole, path);
         if (path === part.path) return html`<li aria-current="true">${title}</li>`;
         const open = () => state.open(path, way[i + 1]);
@@ -699,13 +650,8 @@ function captionOf({ whole, part: { path, count, each, times } }) {
   return `${alike}${times} × ${formatCount(each)} = ${formatCount(count)} parameters, ${share}.`;
 }
 
-/**
- * A row of the table. Outside of the blocks, a part's own count is that of the whole model.
- * @param {State} state
- * @param {Scene} scene
- * @param {Part} part
- * @param {unknown} head
- */
+/** A row of the table. Outside of the blocks, a part's own count is that of the whole model.
+ * @param {State} state @param {Scene} scene @param {Part} part @param {unknown} head */
 function rowView(state, { whole, inside, holder }, part, head) {
   const { path, kind, formula, each, count } = part;
   const counted = !inside && path === "blocks" ? `L · (${formula})` : formula;
@@ -721,7 +667,7 @@ function rowView(state, { whole, inside, holder }, part, head) {
   return html`
     <div class=${look} role="row" data-kind=${kind}
       data-path=${together ? nothing : path}>
-        <div class="gptlib-pb-name" role="rowheader">${head}</div>
+        <div class="gptlib-pb-name" style="grid-area: name" role="rowheader">${head}</div>
         ${Object.entries(cells).map(([name, text]) =>
           html`
             <div class="gptlib-pb-${name}" style="grid-area: ${name}" role="cell">${text}</div>
@@ -754,7 +700,7 @@ function tableView(state, scene) {
   const heads = ["Part", "Formula", ...counted, "Share", `as ${state.dtype()}`];
   const sum = holder.path === "blocks" ? "One block" : holder.title;
   return html`
-    <div class=${classes("pb-table", inside && "pb-in-block")} role="table"
+    <div class=${classes("grid pb-table", inside && "pb-in-block")} role="table"
       aria-label="Parts of: ${holder.title}">
       <div role="rowgroup">
         <div class="gptlib-pb-row gptlib-pb-heads" role="row">
@@ -846,12 +792,11 @@ function growthCard(state) {
 /** @param {State} state */
 function memoryCard(state) {
   const [config, dtype] = [state.config(), state.dtype()];
-  const types = Object.keys(BYTES).map((name) => /** @type {[string, string]} */ ([name, name]));
   const held = trainingBytes(config, dtype);
   return html`<section class="gptlib-card" aria-label="Memory">
     <div class="gptlib-card-head">
       <strong>Memory</strong>
-      ${select("Type of a value", dtype, types, (type) => state.widget.save({ dtype: type }))}
+      ${typeChoice("Type of a value", dtype, (type) => state.widget.save({ dtype: type }))}
     </div>
     <div class="gptlib-soft">The weights alone: <b>${formatBytes(held.weights)}</b></div>
     <div class="gptlib-soft">What training holds for them:</div>
@@ -860,35 +805,12 @@ function memoryCard(state) {
   </section>`;
 }
 
-/** @param {State} state @returns {string} what is open, for who listens */
-function inWords(state) {
-  const { whole, part } = sceneOf(state);
+/** @param {Scene} scene @returns {string} what is open, for who listens */
+function inWords({ whole, part }) {
   const words = `${part.title}: ${formatCount(part.count)} parameters`;
   return part.path ? `${words} of ${formatCount(whole.count)}` : words;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () => {
-    const scene = sceneOf(state);
-    return html`<div class="gptlib-layout">
-      <div class="gptlib-head">
-        <strong class="gptlib-title">Where the parameters are</strong>
-        ${familyChoice(state)}
-      </div>
-      ${totalView(state, scene)} ${controlsView(state)} ${placeView(state, scene)}
-      <div class="gptlib-cards">${growthCard(state)} ${memoryCard(state)}</div>
-      ${state.status.element}
-    </div>`;
-  };
-  const drawn = () => {
-    state.tell(inWords(state));
-    if (state.opening) animate(widget.root, state.opening);
-    if (state.focus !== null) focusRow(widget.root, state.focus);
-    state.opening = state.focus = null;
-  };
-  return { view, drawn, close: () => state.close() };
-}
+const TRAITS = ["config", "start", "family", "path", "dtype"];
 
-export default define("pb", ["config", "start", "family", "path", "dtype"], setUp);
+export default define("pb", TRAITS, (widget) => new State(widget));

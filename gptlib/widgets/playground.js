@@ -11,21 +11,21 @@ import {
   live,
   noChange,
   nothing,
+  radios,
   repeat,
   tick,
   uniqueName,
 } from "./lib/kit.js";
 import { formatChance, formatCount, megabytes, plural, sum } from "./lib/numbers.js";
-import { withModifier } from "./lib/rove.js";
-import { dials, samplingOf, seedBox } from "./lib/sampling.js";
+import { moved, withModifier } from "./lib/rove.js";
+import { dials, samplingOf, seedBox, STOPS } from "./lib/sampling.js";
 import { lossOf, Session, Story } from "./lib/session.js";
 import { labelOfText, NO_INK, spoken } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
 /** @import { Alternative, Group, Looks, Token } from "./lib/session.js" */
 
-// ---------------------------------------------------------------------------------------------
-// Arithmetic
+// --- Arithmetic ----------------------------------------------------------------------------------
 
 const SHOWN = 600; // so much of a text is drawn, its end
 const ROWS = 10; // alternatives, as many as the worker sends
@@ -60,13 +60,18 @@ export function unpack({ ids, texts, losses, alternatives, names }) {
   return { tokens, next: places.at(-1) };
 }
 
+/** How much a token looks at each that is in view, up to itself; none where it is not in view.
+ * @param {Looks} looks @param {number} index */
+function rowOf({ start, tokens, weights }, index) {
+  const row = index - start;
+  const seen = row >= 0 && row < tokens ? row + 1 : 0; // so many
+  return weights.subarray(row * tokens, row * tokens + seen);
+}
+
 /** What a head looks at from one token, the most first.
  * @param {Looks} looks @param {number} index @param {number} [count] */
-export function looksFrom({ start, tokens, weights }, index, count = 5) {
-  const row = index - start;
-  if (row < 0 || row >= tokens) return [];
-  const seen = weights.subarray(row * tokens, row * tokens + row + 1);
-  return Array.from(seen, (weight, i) => ({ index: start + i, weight }))
+export function looksFrom(looks, index, count = 5) {
+  return Array.from(rowOf(looks, index), (weight, i) => ({ index: looks.start + i, weight }))
     .sort((a, b) => b.weight - a.weight)
     .slice(0, count);
 }
@@ -89,8 +94,7 @@ export function bars(losses) {
     .join("");
 }
 
-// ---------------------------------------------------------------------------------------------
-// Tokens for people
+// --- Tokens for people ---------------------------------------------------------------------------
 
 /** @param {string} shown of a token @returns {string} in words; that a space leads it is not said */
 export const inWords = (shown) => shown === "␣" ? "space" : spoken(shown.replaceAll("␣", ""));
@@ -153,8 +157,7 @@ function placeOf({ tokens, groups, next, chosen }) {
   return { at, token, weighed: (token ? token.alternatives : next) ?? [] };
 }
 
-// ---------------------------------------------------------------------------------------------
-// What the reader does
+// --- What the reader does ------------------------------------------------------------------------
 
 const EXAMPLES = ["Once upon a time", "It was a chilly Sunday.", "To be, or not to be", ""];
 /** @type {Record<string, string>} */
@@ -183,9 +186,8 @@ function shareOf({ currentTarget, clientX, clientY }, down = false) {
 /** A playground, and what its reader does with it. */
 class Playground {
   typed = ""; // what stands in the box
-  radios = [uniqueName(), uniqueName()];
-  /** @type {ReturnType<typeof looking>} */
-  look = NOWHERE;
+  id = uniqueName();
+  /** @type {ReturnType<typeof looking>} */ look = NOWHERE;
   #follows = false; // whether the end of the text is in view, and stays there
   #focus = ""; // what gets the focus once it is drawn
   #typing = 0; // a timer
@@ -198,6 +200,21 @@ class Playground {
     this.size = `${megabytes(this.model.get("size"))} MB`;
     this.readPrompt();
     this.readExample();
+    const { attend, refresh, status } = this.session;
+    status.element.classList.add("gptlib-pg-hidden");
+    this.on = {
+      prompt: () => this.readPrompt(),
+      example: () => this.readExample(),
+      layer: attend,
+      head: attend,
+      temperature: refresh,
+      top_k: refresh,
+      top_p: refresh,
+      parts() {
+        attend();
+        refresh();
+      },
+    };
   }
 
   get story() {
@@ -272,26 +289,17 @@ class Playground {
   }
 
   /** @param {KeyboardEvent} event */
-  onTextKey(event) {
+  onTextKey = (event) => {
     const here = groupOf(event);
     if (here < 0 || withModifier(event)) return;
-    /** @type {Record<string, () => void>} */
-    const keys = {
-      ArrowLeft: () => this.focus(here - 1),
-      ArrowRight: () => this.focus(here + 1),
-      Home: () => this.focus(0),
-      End: () => this.focus(Infinity),
-      Enter: () => this.choose(here),
-      " ": () => this.choose(here),
-      ArrowDown: () => {
-        this.choose(here);
-        this.#focus = ".gptlib-pg-row";
-      },
-    };
-    if (!keys[event.key]) return;
+    const keys = { back: ["ArrowLeft"], on: ["ArrowRight"], page: 0 };
+    const to = moved(event.key, here, this.story.groups.length, keys);
+    if (to === null && !["Enter", " ", "ArrowDown"].includes(event.key)) return;
     event.preventDefault();
-    keys[event.key]();
-  }
+    if (to !== null) return this.focus(to);
+    this.choose(here);
+    if (event.key === "ArrowDown") this.#focus = ".gptlib-pg-row";
+  };
 
   /** @param {KeyboardEvent} event */
   onRowKey(event) {
@@ -392,8 +400,7 @@ class Playground {
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// The text
+// --- The text ------------------------------------------------------------------------------------
 
 /** @param {string} path */
 const icon = (path) =>
@@ -410,17 +417,11 @@ function looking(one) {
   const { looks, groups, pointed, chosen } = one.story;
   const from = pointed >= 0 ? pointed : chosen;
   if (!looks || !one.isOpen("attention") || !groups[from]) return NOWHERE;
-  const { start, tokens, weights } = looks;
-  const row = groups[from].last - start;
-  if (row < 0 || row >= tokens) return NOWHERE;
-  const weightOf = (/** @type {Group} */ { first, last }) => {
-    let weight = 0;
-    for (let at = Math.max(first, start); at <= Math.min(last, start + row); at++) {
-      weight += weights[row * tokens + at - start];
-    }
-    return weight;
-  };
-  return { from, weightOf };
+  const row = rowOf(looks, groups[from].last);
+  const place = (/** @type {number} */ index) => Math.max(index - looks.start, 0);
+  const weightOf = (/** @type {Group} */ { first, last }) =>
+    sum(row.subarray(place(first), place(last + 1)));
+  return row.length ? { from, weightOf } : NOWHERE;
 }
 
 /** A group of tokens: a space that leads it belongs to no button. @param {Playground} one @param {number} i */
@@ -464,10 +465,9 @@ function textView(one) {
   };
   const leave = () => one.point(-1);
   const over = (/** @type {Event} */ event) => one.point(groupOf(event));
-  const key = (/** @type {KeyboardEvent} */ event) => one.onTextKey(event);
   const pieces = repeat(shown, (_, n) => first + n, (_, n) => pieceView(one, first + n));
   return inline`<div class="gptlib-pg-text" dir="auto" role="group"
-    aria-label="The text, token by token" @click=${click} @keydown=${key} @focusin=${enter}
+    aria-label="The text, token by token" @click=${click} @keydown=${one.onTextKey} @focusin=${enter}
     @focusout=${leave} @pointerover=${over} @pointerleave=${leave}>${pieces}</div>`;
 }
 
@@ -504,7 +504,7 @@ function statusWords({ session, size }) {
 /** @param {Playground} one */
 function composerView(one) {
   const { doing } = one.session;
-  const main = classes("pg-main", doing && "pg-busy");
+  const main = classes("button primary pg-main", doing && "pg-busy");
   return html`
     <div class="gptlib-pg-composer">
       <label>
@@ -535,13 +535,13 @@ function stateView(one) {
   ];
   const fast = (/** @type {boolean} */ on) => widget.save({ fast: on });
   return html`
-    <div class="gptlib-pg-line">
-      <div class="gptlib-pg-state">
+    <div class="gptlib-bar gptlib-pg-line">
+      <div class="gptlib-bar gptlib-pg-state">
         <progress ?hidden=${doing !== "loading"} max=${model.get("size")} .value=${arrived}
           aria-label="Loading the model, ${one.size}"></progress>
         <span class="gptlib-soft gptlib-pg-status">${statusWords(one)}</span>
       </div>
-      <div class="gptlib-pg-line">
+      <div class="gptlib-bar gptlib-pg-line">
         ${stored || !one.story.tokens.length ? nothing : buttons}
         ${tick("Fast", Boolean(model.get("fast")), fast, CHECKED)}
       </div>
@@ -558,7 +558,7 @@ const CHIP = { class: "gptlib-button gptlib-pg-button gptlib-pg-chip" };
 function legendView({ model, widget }) {
   const color = (/** @type {boolean} */ on) => widget.save({ colored: on });
   return html`
-    <div class="gptlib-soft gptlib-pg-line">
+    <div class="gptlib-bar gptlib-soft gptlib-pg-line">
       ${tick("Color by surprise", Boolean(model.get("colored")), color, CHECKED)}
       <span class="gptlib-pg-scale">0<span class="gptlib-pg-ramp" role="img"
         aria-label="The scale: pale for 0 nats, strong for ${HOT} and more"></span>${HOT}+ nats</span>
@@ -569,14 +569,11 @@ function legendView({ model, widget }) {
   `;
 }
 
-// ---------------------------------------------------------------------------------------------
-// What comes next
+// --- What comes next -----------------------------------------------------------------------------
 
-/**
- * @param {Playground} one @param {Alternative} other @param {number} i
+/** @param {Playground} one @param {Alternative} other @param {number} i
  * @param {Token | undefined} token that stands there
- * @param {{ still: boolean, plain: boolean }} how  whether it cannot be taken now
- */
+ * @param {{ still: boolean, plain: boolean }} how  whether it cannot be taken now */
 function rowView(one, other, i, token, { still, plain }) {
   const { id, text, own, drawn } = other;
   const now = drawn ?? own;
@@ -661,22 +658,17 @@ function settingsView(one) {
   const { widget, model, session } = one;
   const format = (/** @type {string} */ _, /** @type {number | null} */ value) =>
     value === null ? "off" : String(Number(value.toFixed(2)));
-  const move = (/** @type {Record<string, unknown>} */ change) => widget.save(change);
   const done = () => {
     if (!session.engine && !session.doing && session.story.tokens.length) session.wake();
   };
-  const seed = (/** @type {number} */ value) => {
-    widget.save({ seed: value });
-    widget.update();
-  };
-  const how = { least: "the likeliest", format, move, done };
+  const how = { least: "the likeliest", format, move: widget.save, done };
   return html`
     <div class="gptlib-pg-settings" role="group" aria-label="How the next token is drawn">
       ${dials(samplingOf(model), how)}
-      <div class="gptlib-pg-line">
-        <label class="gptlib-pg-line">
+      <div class="gptlib-bar gptlib-pg-line">
+        <label class="gptlib-bar gptlib-pg-line">
           <span class="gptlib-dial-name">Seed</span>
-          ${seedBox(model.get("seed"), seed)}
+          ${seedBox(widget)}
         </label>
         ${button([icon(ICONS.dice), "New seed"], () => one.newSeed(), SMALL)}
       </div>
@@ -689,8 +681,7 @@ function settingsView(one) {
 const nextView = (one) =>
   html`<div class="gptlib-pg-split">${weighedView(one)} ${settingsView(one)}</div>`;
 
-// ---------------------------------------------------------------------------------------------
-// Surprise
+// --- Surprise ------------------------------------------------------------------------------------
 
 /** @param {Playground} one */
 function mostView(one) {
@@ -739,31 +730,23 @@ function surpriseView(one) {
       </svg>
       <span class="gptlib-pg-chart-top">${HOT} nats</span><span class="gptlib-pg-chart-low">0</span>
     </div>
-    <p class="gptlib-pg-line">${mostView(one)}</p>
+    <p class="gptlib-bar gptlib-pg-line">${mostView(one)}</p>
   `;
 }
 
-// ---------------------------------------------------------------------------------------------
-// Attention
+// --- Attention -----------------------------------------------------------------------------------
 
-/** @param {Playground} one @param {"layer" | "head"} name @param {number} count */
-function choiceView({ model, widget, radios }, name, count) {
-  const chosen = model.get(name);
-  const group = radios[Number(name === "head")];
-  const option = (/** @type {unknown} */ _, /** @type {number} */ i) =>
-    html`
-      <label class="gptlib-pg-choice">
-        <input type="radio" class="gptlib-pg-radio" name=${group} value=${i}
-          .checked=${live(i === chosen)} @change=${() => widget.save({ [name]: i })}>
-        <span class="gptlib-pg-choice-text">${i}</span>
-      </label>
-    `;
-  return html`
-    <fieldset class="gptlib-pg-choices">
-      <legend class="gptlib-dial-name">${name === "head" ? "Head" : "Layer"}</legend>
-      ${Array.from({ length: count }, option)}
-    </fieldset>
-  `;
+/** @param {Playground} one @param {"Layer" | "Head"} legend @param {number} count */
+function choiceView({ model, widget, id }, legend, count) {
+  const trait = legend.toLowerCase();
+  return radios({
+    legend,
+    name: `${id}-${trait}`,
+    value: String(model.get(trait)),
+    options: Array.from({ length: count }, (_, i) => [String(i), String(i)]),
+    choose: (number) => widget.save({ [trait]: Number(number) }),
+    class: "gptlib-pg-choices",
+  });
 }
 
 /** @param {HTMLCanvasElement} canvas @param {Looks} looks */
@@ -800,7 +783,11 @@ function attentionView(one) {
   if (looks && look.from >= 0) words = lookWords(story, looks, story.groups[look.from].last);
   const wanted = !session.engine && session.doing !== "loading";
   return html`
-    <div class="gptlib-pg-heads">${choiceView(one, "layer", 4)} ${choiceView(one, "head", 6)}</div>
+    <div class="gptlib-bar gptlib-pg-heads">${choiceView(one, "Layer", 4)} ${choiceView(
+      one,
+      "Head",
+      6,
+    )}</div>
     <div class="gptlib-pg-split">
       <div class="gptlib-pg-seen">
         <p class="gptlib-pg-words">${words}</p>
@@ -811,8 +798,7 @@ function attentionView(one) {
   `;
 }
 
-// ---------------------------------------------------------------------------------------------
-// All of it
+// --- All of it -----------------------------------------------------------------------------------
 
 /** What can be opened. What is inside is drawn only while it is open. @param {Playground} one
  * @param {string} part @param {string} note @param {(one: Playground) => unknown} inside */
@@ -821,7 +807,7 @@ function panelView(one, part, note, inside) {
   return html`
     <details class="gptlib-pg-panel" data-part=${part} ?open=${open}
       @toggle=${(/** @type {any} */ { target }) => one.toggle(part, target.open)}>
-      <summary class="gptlib-pg-summary">
+      <summary class="gptlib-bar gptlib-pg-summary">
         <span class="gptlib-pg-summary-title">${PANELS[part]}</span>
         <span class="gptlib-soft gptlib-pg-note">${note}</span>
       </summary>
@@ -847,7 +833,7 @@ function layoutView(one) {
         </div>
       </div>
       ${composerView(one)}
-      <div class="gptlib-pg-line" role="group" aria-label="Beginnings to try">
+      <div class="gptlib-bar gptlib-pg-line" role="group" aria-label="Beginnings to try">
         <span class="gptlib-soft">Try</span> ${EXAMPLES.map(example)}
       </div>
       ${stateView(one)} ${paperView(one)} ${legendView(one)}
@@ -859,33 +845,7 @@ function layoutView(one) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const one = new Playground(widget);
-  const { session, model } = one;
-  /** @type {[string, () => void][]} */
-  const listeners = [
-    ["prompt", () => one.readPrompt()],
-    ["example", () => one.readExample()],
-    ["layer", session.attend],
-    ["head", session.attend],
-    ["parts", session.attend],
-    ...["parts", "temperature", "top_k", "top_p"].map(
-      (name) => /** @type {[string, () => void]} */ ([name, session.refresh]),
-    ),
-  ];
-  for (const [trait, listener] of listeners) model.on(`change:${trait}`, listener);
-  session.status.element.classList.add("gptlib-pg-hidden");
-  return {
-    view: () => one.view(),
-    drawn: () => one.drawn(),
-    close() {
-      for (const [trait, listener] of listeners) model.off(`change:${trait}`, listener);
-      one.close();
-    },
-  };
-}
+const OWN = ["prompt", "example", "parts", "colored", "fast", "layer", "head", "seed"];
+const TRAITS = [...OWN, ...Object.keys(STOPS)];
 
-const TRAITS = ["prompt", "example", "parts", "colored", "fast", "layer", "head", "seed"];
-
-export default define("pg", [...TRAITS, "temperature", "top_k", "top_p"], setUp);
+export default define("pg", TRAITS, (widget) => new Playground(widget));

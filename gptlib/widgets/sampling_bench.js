@@ -2,20 +2,11 @@
 // Python stores the logits of a few prompts; every probability is computed here.
 
 import { fromBase64 } from "./lib/bytes.js";
-import {
-  announcer,
-  button,
-  classes,
-  define,
-  html,
-  inline,
-  live,
-  nothing,
-  select,
-} from "./lib/kit.js";
+import { announcer, button, classes, define, html, inline, nothing, select } from "./lib/kit.js";
 import { formatChance, formatCount, plural, sum } from "./lib/numbers.js";
 import { moved } from "./lib/rove.js";
-import { dials, samplingOf, seedBox } from "./lib/sampling.js";
+import { Reader } from "./lib/reader.js";
+import { dials, samplingOf, seedBox, STOPS } from "./lib/sampling.js";
 import { label, spoken } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
@@ -30,13 +21,12 @@ import { label, spoken } from "./lib/tokens.js";
  *   means: Float64Array, own: Float64Array, ownRest: Float64Array,
  * }} Ranked  tokens from the likeliest on: how far below it their logits are; bins of the others
  * @typedef {{
- *   probabilities: Float64Array, rest: Float64Array, restCounts: Float64Array, possible: number,
- *   share: number, entropy: number,
+ *   probabilities: Float64Array, rest: Float64Array, possible: number, share: number,
+ *   entropy: number,
  * }} Drawn  what is drawn from: `possible` tokens, `share` of the model's own probability
  */
 
-// ---------------------------------------------------------------------------------------------
-// Arithmetic
+// --- Arithmetic ----------------------------------------------------------------------------------
 
 const NEAR = 0.05; // as in Python
 const LEVELS = 2 ** 24 - 1 - 4096;
@@ -69,78 +59,60 @@ export function decode(stored) {
     depths,
     counts: Float64Array.from(stored.rest, ([n]) => n),
     means: Float64Array.from(stored.rest, ([, mean]) => mean),
-    own: depths,
-    ownRest: depths,
   };
-  const { kept, rest } = soften(ranked, 1);
-  return { ...ranked, own: kept, ownRest: rest };
+  const own = soften(ranked, 1);
+  return { ...ranked, own: own.subarray(0, order.length), ownRest: own.subarray(order.length) };
 }
 
-/**
- * The softmax, of the tokens kept and of each bin, of logits divided by a temperature above 0.
- * @param {Ranked} ranked @param {number} temperature
- */
+/** The softmax, of the tokens kept and of each bin, of logits divided by a temperature above 0.
+ * @param {Pick<Ranked, "depths" | "counts" | "means">} ranked @param {number} temperature
+ * @returns {Float64Array} the bins last */
 function soften({ depths, counts, means }, temperature) {
-  const kept = depths.map((depth) => Math.exp(-depth / temperature));
-  const rest = counts.map((count, i) => count * Math.exp(-means[i] / temperature));
-  const all = sum(kept) + sum(rest);
-  for (let i = 0; i < kept.length; i++) kept[i] /= all;
-  for (let i = 0; i < rest.length; i++) rest[i] /= all;
-  return { kept, rest };
+  const weights = Float64Array.of(...depths, ...means)
+    .map((depth, i) => (counts[i - depths.length] ?? 1) * Math.exp(-depth / temperature));
+  const all = sum(weights);
+  return weights.map((weight) => weight / all);
 }
 
-/**
- * What the next token is drawn from, as gptlib.generation.next_probabilities computes it.
- * @param {Ranked} ranked @param {Settings} settings @returns {Drawn}
- */
+/** What the next token is drawn from, as gptlib.generation.next_probabilities computes it.
+ * @param {Ranked} ranked @param {Settings} settings @returns {Drawn} */
 export function settle(ranked, { temperature, top_k, top_p }) {
+  const named = ranked.depths.length;
   const most = temperature === 0 ? 1 : (top_k ?? Infinity);
-  const { kept: probabilities, rest } = soften(ranked, temperature || 1);
-  const restCounts = ranked.counts.slice();
+  const shares = soften(ranked, temperature || 1);
+  const sizes = Float64Array.from(shares, (_, i) => ranked.counts[i - named] ?? 1); // in tokens
   if (most < ranked.size) {
-    probabilities.fill(0, most);
-    rest.fill(0);
-    restCounts.fill(0);
+    shares.fill(0, most);
+    sizes.fill(0, most);
   }
-  if (top_p !== null && top_p < 1) cut(probabilities, rest, restCounts, top_p);
-  const all = sum(probabilities) + sum(rest);
+  if (top_p !== null && top_p < 1) cut(shares, sizes, top_p);
+  const all = sum(shares);
   let [possible, share, entropy] = [0, 0, 0];
-  for (let i = 0; i < probabilities.length && probabilities[i] > 0; i++) {
-    const p = (probabilities[i] /= all);
-    possible += 1;
-    share += ranked.own[i];
-    entropy -= p * Math.log(p);
-  }
-  for (let i = 0; i < rest.length && rest[i] > 0; i++) {
-    const p = (rest[i] /= all);
-    possible += restCounts[i];
-    share += (ranked.ownRest[i] * restCounts[i]) / ranked.counts[i];
-    entropy -= p * Math.log(p / restCounts[i]);
+  for (const [i, size] of sizes.entries()) {
+    const p = (shares[i] /= all);
+    if (p === 0) continue;
+    const own = ranked.own[i] ?? ranked.ownRest[i - named] / ranked.counts[i - named];
+    possible += size;
+    share += own * size;
+    entropy -= p * Math.log(p / size);
   }
   share = possible === ranked.size ? 1 : Math.min(share, 1);
-  return { probabilities, rest, restCounts, possible, share, entropy: Math.max(entropy, 0) };
+  const [probabilities, rest] = [shares.subarray(0, named), shares.subarray(named)];
+  return { probabilities, rest, possible, share, entropy: Math.max(entropy, 0) };
 }
 
-/**
- * Drop what lies beyond the likeliest tokens whose probabilities add up to `top_p`.
- * @param {Float64Array} probabilities @param {Float64Array} rest @param {Float64Array} restCounts
- * @param {number} top_p
- */
-function cut(probabilities, rest, restCounts, top_p) {
-  const goal = top_p * (sum(probabilities) + sum(rest));
+/** Drop what lies beyond the likeliest tokens whose probabilities add up to `top_p`; the tokens of
+ * a bin are alike, and some of them may stay.
+ * @param {Float64Array} shares @param {Float64Array} sizes @param {number} top_p */
+function cut(shares, sizes, top_p) {
+  const goal = top_p * sum(shares);
   let before = 0;
-  for (let i = 0; i < probabilities.length; i++) {
-    const p = probabilities[i];
-    if (before >= goal) probabilities[i] = 0;
-    before += p;
-  }
-  for (let i = 0; i < rest.length; i++) {
-    const each = rest[i] / (restCounts[i] || 1);
+  for (const [i, share] of shares.entries()) {
+    const each = share / (sizes[i] || 1);
     const wanted = each > 0 ? Math.max(Math.ceil((goal - before) / each), 0) : 0;
-    const kept = Math.min(wanted, restCounts[i]);
-    before += rest[i];
-    restCounts[i] = kept;
-    rest[i] = kept * each;
+    before += share;
+    sizes[i] = Math.min(wanted, sizes[i]);
+    shares[i] = sizes[i] * each;
   }
 }
 
@@ -155,11 +127,9 @@ export function random(seed) {
   };
 }
 
-/**
- * Draw tokens. The same seed draws the same tokens, and more draws begin with the same ones.
+/** Draw tokens. The same seed draws the same tokens, and more draws begin with the same ones.
  * @param {Drawn} drawn @param {number} count @param {number} seed
- * @returns {Uint32Array} their ranks; one more than the last rank stands for all others
- */
+ * @returns {Uint32Array} their ranks; one more than the last rank stands for all others */
 export function draw({ probabilities }, count, seed) {
   const next = random(seed);
   const ends = new Float64Array(probabilities.length);
@@ -184,8 +154,7 @@ export function draw({ probabilities }, count, seed) {
   });
 }
 
-// ---------------------------------------------------------------------------------------------
-// Settings and numbers for people
+// --- Settings and numbers for people -------------------------------------------------------------
 
 export const PRESETS = [
   { name: "Greedy", temperature: 0, top_k: null, top_p: null },
@@ -217,8 +186,7 @@ const shorten = (text) => (text.length <= 48 ? text : `${text.slice(0, 47)}…`)
 /** @param {string} text @returns {string} a prompt, or words where it is empty */
 const quote = (text) => (text ? `“${text}”` : "nothing: a text begins");
 
-// ---------------------------------------------------------------------------------------------
-// What the reader does
+// --- What the reader does ------------------------------------------------------------------------
 
 /** What follows from what Python knows of a prompt. @param {Stored} stored */
 function read(stored) {
@@ -231,27 +199,26 @@ function read(stored) {
 /** A sampling bench: what it knows of the prompt, and what its reader does with it. */
 class Bench {
   status = announcer(0);
-  typed = ""; // what stands in the box
   current = 0; // the rank of the one token that the Tab key reaches
-  late = false; // whether Python does not answer
-  #asked = ""; // what Python has been asked for
   #focus = () => {}; // what moves the focus once it is drawn
-  #own = false; // whether the prompt changes because the reader types
-  #typing = 0; // timers
-  #waiting = 0;
-  #telling = 0;
 
   /** @param {Widget} widget */
   constructor(widget) {
     this.widget = widget;
     this.model = widget.model;
-    this.live = Boolean(this.model.get("live")); // only a kernel has this trait
     this.seen = read(this.model.get("stored")[0]); // what is shown
-    this.readPrompt();
+    this.reader = new Reader(widget, {
+      name: "sb",
+      label: "Your prompt",
+      last: "The bars below are of the last prompt.",
+      trait: "prompt",
+      reset: { added: [] },
+      text: () => this.known() === this.seen.stored ? this.seen.stored.text : null,
+    });
   }
 
   close() {
-    for (const timer of [this.#typing, this.#waiting, this.#telling]) clearTimeout(timer);
+    this.reader.close();
     this.status.close();
   }
 
@@ -284,39 +251,22 @@ class Bench {
     return Math.min(this.model.get("draws") ?? 0, MOST_DRAWS);
   }
 
-  seed() {
-    return this.model.get("seed") ?? 1;
-  }
-
   /** Show what is known of the prompt; what is shown stays until then. */
   adopt() {
     const found = this.known();
     if (found && found !== this.seen.stored) this.seen = read(found);
-    return Boolean(found);
   }
 
-  /** Before it is drawn. */
   view() {
-    const { model } = this;
-    this.stale = !this.adopt() && this.live && !model.get("error");
-    const asked = this.stale ? JSON.stringify([model.get("prompt"), model.get("added")]) : "";
-    if (asked !== this.#asked) {
-      [this.#asked, this.late] = [asked, false];
-      clearTimeout(this.#waiting);
-      const wait = () => {
-        this.late = true;
-        this.widget.update();
-      };
-      if (asked) this.#waiting = window.setTimeout(wait, 3000);
-    }
+    this.adopt();
     return benchView(this);
   }
 
-  /** After it is drawn. */
   drawn() {
     const { root } = this.widget;
     root.classList.toggle("gptlib-sb-drawn", this.draws() > 0);
-    root.classList.toggle("gptlib-sb-stale", Boolean(this.stale));
+    root.classList.toggle("gptlib-sb-stale", this.reader.stale);
+    this.reader.drawn();
     this.#focus();
     this.#focus = () => {};
   }
@@ -326,36 +276,21 @@ class Bench {
     return /** @type {HTMLElement | null} */ (this.widget.root.querySelector(selector));
   }
 
-  // A text area turns every line break into \n; do not take that for a new text.
-  readPrompt() {
-    if (!this.#own) this.typed = (this.model.get("prompt") ?? "").replace(/\r\n?/g, "\n");
-  }
-
-  /** @param {string} text */
-  type(text) {
-    this.typed = text;
-    clearTimeout(this.#typing);
-    this.#typing = window.setTimeout(() => {
-      this.#own = true;
-      this.widget.save({ prompt: this.typed.replace(/\p{Surrogate}/gu, "\ufffd"), added: [] });
-      this.#own = false;
-    }, 400);
-  }
-
-  /** @param {string} words @param {number} delay until a slider rests */
-  say(words, delay = 0) {
-    clearTimeout(this.#telling);
-    this.#telling = window.setTimeout(this.status.say, delay, words);
-  }
-
   /** @param {Record<string, unknown>} change of the settings, or another prompt */
-  change(change) {
+  change = (change) => {
     this.widget.save(change);
     this.adopt();
     const { possible, entropy, probabilities } = settle(this.seen.ranked, samplingOf(this.model));
     const best = `${spoken(this.nameAt(0))} ${formatChance(probabilities[0])}`;
     const words = `${formatCount(possible)} tokens possible, entropy ${entropy.toFixed(2)} nats`;
-    this.say(`${words}; ${best}.`, 600);
+    this.status.say(`${words}; ${best}.`, 600); // when the slider rests
+  };
+
+  /** @param {{ prompt: string, added: number[] }} prompt that Python may not have sent */
+  ask(prompt) {
+    this.reader.patient();
+    this.widget.save(prompt);
+    this.widget.update();
   }
 
   /** @param {number} rank */
@@ -363,15 +298,13 @@ class Bench {
     const { ranked, stored } = this.seen;
     const id = ranked.ids[rank];
     this.current = rank;
-    this.widget.save({ prompt: stored.text, added: [...stored.added, id] });
-    this.widget.update();
-    this.say(`${spoken(this.nameOf(id))} added to the prompt.`);
+    this.ask({ prompt: stored.text, added: [...stored.added, id] });
+    this.status.say(`${spoken(this.nameOf(id))} added to the prompt.`);
   }
 
   takeBack() {
     const { text, added } = this.seen.stored;
-    this.widget.save({ prompt: text, added: added.slice(0, -1) });
-    this.widget.update();
+    this.ask({ prompt: text, added: added.slice(0, -1) });
     this.#focus = () => {
       if (!this.find(".gptlib-sb-back")) this.find("textarea")?.focus(); // the button is gone
     };
@@ -381,14 +314,18 @@ class Bench {
   draw(more) {
     const count = Math.min(this.draws() + more, MOST_DRAWS);
     this.widget.save({ draws: count });
-    const ranks = draw(settle(this.seen.ranked, samplingOf(this.model)), count, this.seed());
+    const ranks = draw(
+      settle(this.seen.ranked, samplingOf(this.model)),
+      count,
+      this.model.get("seed"),
+    );
     const name = spoken(this.nameAt(ranks[count - 1]));
-    this.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
+    this.status.say(`${more === 1 ? `Drawn: ${name}. ` : ""}${plural(count, "draw")}.`);
   }
 
   reset() {
     this.widget.save({ draws: 0 });
-    this.say("No draws.");
+    this.status.say("No draws.");
     this.#focus = () => this.find(".gptlib-sb-main")?.focus(); // the button is disabled now
   }
 
@@ -406,12 +343,11 @@ class Bench {
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// Drawing
+// --- Drawing -------------------------------------------------------------------------------------
 
 /** @param {Bench} one */
 function choiceView(one) {
-  const { live: typed, model, seen } = one;
+  const { model, reader, seen } = one;
   /** @type {Stored[]} */
   const stored = model.get("stored");
   if (stored.length < 2) return nothing;
@@ -426,34 +362,9 @@ function choiceView(one) {
   };
   return html`
     <label class="gptlib-text-label">
-      ${typed ? "Examples" : "Prompt"}
+      ${reader.kernel ? "Examples" : "Prompt"}
       ${select("", String(at < 0 ? stored.length : at), options, choose)}
     </label>
-  `;
-}
-
-/** @param {Bench} one */
-function promptView(one) {
-  const error = one.model.get("error") ?? "";
-  const sentence = error && `${error[0].toUpperCase()}${error.slice(1)}.`;
-  const late = one.late ? "Waiting for Python. Is the kernel running?" : "";
-  const type = (/** @type {any} */ { target }) => one.type(target.value);
-  const box = () =>
-    html`
-      <label class="gptlib-text-label gptlib-sb-typing">
-        Your prompt
-        <textarea class="gptlib-text" rows="2" spellcheck="false" autocomplete="off"
-          autocapitalize="off" aria-invalid=${Boolean(error)} .value=${live(one.typed)}
-          @input=${type}></textarea>
-      </label>
-    `;
-  return html`
-    <div class="gptlib-sb-input">
-      ${choiceView(one)} ${one.live ? box() : nothing}
-      <div class="gptlib-error gptlib-sb-error" role="status">${sentence
-        ? `${sentence} The bars below are of the last prompt.`
-        : late}</div>
-    </div>
   `;
 }
 
@@ -466,13 +377,10 @@ function controlsView(one) {
     );
     return button(name, () => one.change(preset), { pressed });
   });
-  const move = (/** @type {Record<string, unknown>} */ change) => one.change(change);
   return html`
-    <div class="gptlib-sb-controls" role="group" aria-label="Sampling">
+    <div class="gptlib-controls gptlib-sb-controls" role="group" aria-label="Sampling">
       <div class="gptlib-sb-presets" role="group" aria-label="Presets">${presets}</div>
-      <div class="gptlib-sb-sliders">
-        ${dials(settings, { least: "greedy", format: formatSetting, move })}
-      </div>
+      ${dials(settings, { least: "greedy", format: formatSetting, move: one.change })}
     </div>
   `;
 }
@@ -509,12 +417,11 @@ function rowView(token, { now, own, count, all, end }, kind = "", click = nothin
 /** @param {Bench} one @param {number} rank */
 function tokenView(one, rank) {
   const name = one.nameAt(rank);
-  if (!one.live) return html`<span class="gptlib-sb-token" title=${name}>${name}</span>`;
+  if (!one.reader.kernel) return html`<span class="gptlib-sb-token" title=${name}>${name}</span>`;
+  const said = `Add ${spoken(name)} to the prompt`;
   return html`
-    <button type="button" class="gptlib-sb-token" title=${name}
-      tabindex=${rank === one.current ? 0 : -1} aria-label="Add ${spoken(
-        name,
-      )} to the prompt">${name}</button>
+    <button type="button" class="gptlib-sb-token" title=${name} aria-label=${said}
+      tabindex=${rank === one.current ? 0 : -1}>${name}</button>
   `;
 }
 
@@ -527,7 +434,7 @@ function tableView(one, drawn, ranks) {
   const shares = Array.from(ranked.ids.slice(0, ROWS), (_, i) => ({
     ...{ all, end, now: drawn.probabilities[i], own: ranked.own[i], count: counts[i] },
   }));
-  const add = (/** @type {number} */ rank) => one.live ? () => one.append(rank) : nothing;
+  const add = (/** @type {number} */ rank) => one.reader.kernel ? () => one.append(rank) : nothing;
   const rest = { all, end, now: 1, own: 1, count: all };
   for (const { now, own, count } of shares) {
     [rest.now, rest.own, rest.count] = [rest.now - now, rest.own - own, rest.count - count];
@@ -564,7 +471,7 @@ function othersView(others, possible, rest) {
 /** @param {Bench} one @param {Drawn} drawn @param {Uint32Array} ranks */
 function figureView(one, drawn, ranks) {
   const { text, added } = one.seen.stored;
-  const back = added.length && one.live;
+  const back = added.length && one.reader.kernel;
   const after = [
     quote(text),
     ...added.map((id) => inline` <span class="gptlib-sb-chip">${one.nameOf(id)}</span>`),
@@ -578,10 +485,10 @@ function figureView(one, drawn, ranks) {
           ? button("Take it back", () => one.takeBack(), { class: "gptlib-button gptlib-sb-back" })
           : nothing}
       </div>
-      ${one.live
+      ${one.reader.kernel
         ? html`<p class="gptlib-soft">Choose a token to add it to the prompt.</p>`
         : nothing}
-      <div class="gptlib-soft gptlib-sb-legend" aria-hidden="true">
+      <div class="gptlib-bar gptlib-soft gptlib-sb-legend" aria-hidden="true">
         <span><i class="gptlib-sb-key gptlib-sb-key-ghost"></i>the model’s own</span>
         <span><i class="gptlib-sb-key gptlib-sb-key-fill"></i>now</span>
         <span><i class="gptlib-sb-key gptlib-sb-key-dot"></i>share of draws</span>
@@ -603,7 +510,7 @@ function factsView({ seen: { plain, stored } }, { possible, share, entropy }) {
   ];
   return facts.map(([title, value, more]) =>
     html`
-      <div class="gptlib-sb-fact">
+      <div class="gptlib-card gptlib-sb-fact">
         <span class="gptlib-soft">${title}</span><b>${value}</b>
         <span class="gptlib-soft gptlib-sb-more">${more}</span>
       </div>
@@ -611,27 +518,22 @@ function factsView({ seen: { plain, stored } }, { possible, share, entropy }) {
   );
 }
 
-const MAIN = "gptlib-button gptlib-sb-main";
-
 /** @param {Bench} one @param {Uint32Array} ranks that were drawn */
 function drawsView(one, ranks) {
   const count = ranks.length;
   const full = count >= MOST_DRAWS;
+  const main = classes("button sb-main", !full && "primary");
   const words = count
     ? `${plural(count, "draw")} from these bars, made anew at every setting. The latest first:`
     : "A draw picks one next token from these bars.";
   const latest = Array.from(ranks.slice(-LATEST), (rank) => one.nameAt(rank)).reverse();
-  const seed = (/** @type {number} */ value) => {
-    one.widget.save({ seed: value });
-    one.widget.update();
-  };
   return html`
     <div class="gptlib-sb-draws" role="group" aria-label="Draws">
       <div class="gptlib-bar">
-        ${button("Draw a token", () => one.draw(1), { class: MAIN, disabled: full })}
+        ${button("Draw a token", () => one.draw(1), { class: main, disabled: full })}
         ${button("Draw 100", () => one.draw(100), { disabled: full })}
         ${button("Reset", () => one.reset(), { disabled: count === 0 })}
-        <label>Seed ${seedBox(one.seed(), seed)}</label>
+        <label>Seed ${seedBox(one.widget)}</label>
       </div>
       <span class="gptlib-soft">${words}</span>
       <div class="gptlib-sb-latest">
@@ -644,35 +546,22 @@ function drawsView(one, ranks) {
 /** @param {Bench} one */
 function benchView(one) {
   const drawn = settle(one.seen.ranked, samplingOf(one.model));
-  const ranks = draw(drawn, one.draws(), one.seed());
+  const ranks = draw(drawn, one.draws(), one.model.get("seed"));
   return html`
     <div class="gptlib-layout">
       <div class="gptlib-head">
         <strong class="gptlib-title">Sampling bench</strong>
         <span class="gptlib-soft">${plural(one.seen.stored.size, "token")}</span>
       </div>
-      ${promptView(one)} ${controlsView(one)} ${figureView(one, drawn, ranks)}
+      ${one.reader.view(nothing, choiceView(one))} ${controlsView(one)}
+      ${figureView(one, drawn, ranks)}
       <div class="gptlib-sb-facts">${factsView(one, drawn)}</div>
       ${drawsView(one, ranks)} ${one.status.element}
     </div>
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const one = new Bench(widget);
-  const read = () => one.readPrompt();
-  widget.model.on("change:prompt", read);
-  return {
-    view: () => one.view(),
-    drawn: () => one.drawn(),
-    close() {
-      widget.model.off("change:prompt", read);
-      one.close();
-    },
-  };
-}
+const OWN = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];
+const TRAITS = [...OWN, ...Object.keys(STOPS)];
 
-const TRAITS = ["prompt", "added", "typed", "stored", "error", "draws", "seed"];
-
-export default define("sb", [...TRAITS, "temperature", "top_k", "top_p"], setUp);
+export default define("sb", TRAITS, (widget) => new Bench(widget));

@@ -188,9 +188,14 @@ def next_logits(
 ) -> Tensor:
     """Return the logits ``(V,)`` after the end-of-text token, a prompt, and some more tokens.
 
-    Raises ``ValueError`` where the model does not take them, or answers for another vocabulary.
+    Entries of a padded model that the encoding lacks are left out. Raises ``ValueError`` where the
+    model or the encoding does not take the prompt, or the model answers for another vocabulary.
     """
-    ids = [encoding.eot_token, *encoding.encode_ordinary(text), *added]
+    from gptlib import characters
+    from gptlib.generation import PADDING
+
+    end = characters.end_of_text(encoding)
+    ids = [end, *characters.encode(encoding, text), *added]
     most = getattr(getattr(model, "config", None), "context_length", None)
     if most is not None and len(ids) > most:
         raise ValueError(
@@ -199,10 +204,11 @@ def next_logits(
         )
     with foreign.reading(model, ids, "this prompt") as batch:
         logits = model(batch)[0, -1].float().cpu()  # (V,)
-    if logits.shape != (encoding.n_vocab,):
+    if not 0 <= len(logits) - encoding.n_vocab < PADDING:
         raise ValueError(
-            f"the model knows {logits.shape[-1]:,} tokens, the encoding {encoding.n_vocab:,}"
+            f"the model knows {len(logits):,} tokens, the encoding {encoding.n_vocab:,}"
         )
+    logits = logits[: encoding.n_vocab]
     if not logits.isfinite().all():
         raise ValueError("the model's logits are not all finite numbers")
     return logits.clone()  # and not a view of the logits of all tokens

@@ -6,6 +6,7 @@ import { at, levels, measured } from "./lib/chart.js";
 import { openModel, request } from "./lib/engine.js";
 import {
   announcer,
+  button,
   classes,
   define,
   guard,
@@ -38,8 +39,7 @@ import { inked, MARKS, orList } from "./lib/tokens.js";
  *   (null: not known)
  */
 
-// ---------------------------------------------------------------------------------------------
-// Arithmetic
+// --- Arithmetic ----------------------------------------------------------------------------------
 
 const LIKELIEST = 4; // of the grammar, and of the model, that are listed for a text judged here
 export const MOST = 400; // tokens that are judged here
@@ -47,29 +47,28 @@ const LONGEST = 255; // tokens of a story that the model writes
 
 /** @type {Record<string, { title: string, steps: number[] }>} */
 export const COLORS = {
-  loss: { title: "model’s loss", steps: [0.1, 0.5, 1, 2, 4] },
-  surprisal: { title: "exact surprisal", steps: [0.1, 0.5, 1, 2, 4] },
-  excess: { title: "excess", steps: [0.05, 0.2, 0.5, 1, 2] },
+  loss: { title: "Model’s loss", steps: [0.1, 0.5, 1, 2, 4] },
+  surprisal: { title: "Exact surprisal", steps: [0.1, 0.5, 1, 2, 4] },
+  excess: { title: "Excess", steps: [0.05, 0.2, 0.5, 1, 2] },
 };
 
 /** @param {Judged} judged @returns {number} how many tokens are a story's */
 export const known = (judged) => judged.surprisal.length;
 
-/**
- * What a token is colored by, in nats: NaN where it is not known.
- * @param {Judged} judged
- * @param {number} i
- * @param {string} color one of COLORS
- */
+/** What a token is colored by, in nats: NaN where it is not known.
+ * @param {Judged} judged @param {number} i @param {string} color one of COLORS */
 export function valueOf(judged, i, color) {
   const [loss, surprisal] = [judged.loss[i] ?? NaN, judged.surprisal[i] ?? NaN];
   if (color === "loss") return loss;
-  if (color === "surprisal") return i === known(judged) && isLost(judged) ? Infinity : surprisal;
+  if (color === "surprisal") return isThere(judged, i) ? Infinity : surprisal;
   return loss - surprisal;
 }
 
 /** @param {Judged} judged @returns {boolean} whether the token after the known is no story's */
 const isLost = (judged) => judged.end?.kind === "leaves";
+
+/** @param {Judged} judged @param {number} i @returns {boolean} whether the text leaves here */
+const isThere = (judged, i) => i === known(judged) && isLost(judged);
 
 /** @param {number} value in nats @param {string} color @returns {number} -5 to 5; 0 is faint */
 export function levelOf(value, color) {
@@ -78,11 +77,8 @@ export function levelOf(value, color) {
   return value < 0 ? -level : level;
 }
 
-/**
- * Sums over the first tokens, as far as they are a story's; of the loss also where they are not.
- * @param {Judged} judged
- * @param {number} count of tokens
- */
+/** Sums over the first tokens, as far as they are a story's; of the loss also where they are not.
+ * @param {Judged} judged @param {number} count of tokens */
 export function sums(judged, count = judged.tokens.length) {
   const upTo = Math.min(count, known(judged), judged.loss.length);
   const [loss, surprisal, entropy] = [judged.loss, judged.surprisal, judged.entropy]
@@ -90,12 +86,8 @@ export function sums(judged, count = judged.tokens.length) {
   return { loss, surprisal, excess: loss - surprisal, entropy };
 }
 
-/**
- * The tokens that could come at a place, the likeliest by the grammar first, and what is left.
- * @param {Judged} judged
- * @param {number} i
- * @returns {{ rows: Row[], others: Row | null }}
- */
+/** The tokens that could come at a place, the likeliest by the grammar first, and what is left.
+ * @param {Judged} judged @param {number} i @returns {{ rows: Row[], others: Row | null }} */
 export function rowsOf(judged, i) {
   const flat = judged.shares[i] ?? [];
   const exact = i < known(judged) ? Math.exp(-judged.surprisal[i]) : isThere(judged, i) ? 0 : null;
@@ -111,9 +103,6 @@ export function rowsOf(judged, i) {
   rows.sort((a, b) => (b.p ?? 0) - (a.p ?? 0) || (b.q ?? 0) - (a.q ?? 0));
   return { rows, others: othersOf(judged, i, rows) };
 }
-
-/** @param {Judged} judged @param {number} i @returns {boolean} whether the text leaves here */
-const isThere = (judged, i) => i === known(judged) && isLost(judged);
 
 /** @param {Judged} judged @param {number} i @param {Row[]} rows @returns {Row | null} */
 function othersOf(judged, i, rows) {
@@ -145,8 +134,7 @@ export function scaleOf(most) {
   return { top, ticks };
 }
 
-// ---------------------------------------------------------------------------------------------
-// Words
+// --- Words ---------------------------------------------------------------------------------------
 
 /** @param {number} value @returns {string} nats with two digits and a true minus sign */
 export function nats(value) {
@@ -205,12 +193,8 @@ export function verdict(judged) {
   );
 }
 
-/**
- * A token in words: what the model lost, what the best predictor loses, and what it expected.
- * @param {Judged} judged
- * @param {number} i
- * @returns {string}
- */
+/** A token in words: what the model lost, what the best predictor loses, and what it expected.
+ * @param {Judged} judged @param {number} i @returns {string} */
 export function explain(judged, i) {
   const [loss, surprisal] = [judged.loss[i], judged.surprisal[i]];
   if (loss === undefined) return "The model has not read this token yet.";
@@ -251,13 +235,13 @@ export function colorWords(color, judged) {
   );
 }
 
-// ---------------------------------------------------------------------------------------------
-// The model and the grammar in the page
+// --- The model and the grammar in the page -------------------------------------------------------
 
 /** @param {Model} model the widget's @returns what follows a text, by the exact grammar */
 async function openGrammar(model) {
-  const { urls, grammar, vocabulary } = await (model.get("grammar") ? ofPage : ofKernel)(model);
-  const [{ Follower }, { Tokenizer, pieces }] = await Promise.all(urls.map((url) => import(url)));
+  const { urls, grammar, vocabulary } = await sourcesOf(model);
+  const load = (/** @type {string} */ url) => import(url);
+  const [{ Follower }, { Tokenizer, pieces }] = await Promise.all(urls.map(load));
   const tokenizer = new Tokenizer(vocabulary);
   const { endOfText } = tokenizer;
   const words = {
@@ -274,33 +258,28 @@ async function openGrammar(model) {
 
 const MODULES = ["page/story_follower.js", "page/gpt.js"];
 
-/** @param {Model} model */
-async function ofPage(model) {
-  const load = (/** @type {string} */ name) =>
-    model.get(name).load().catch((/** @type {Error} */ error) => {
-      throw new Error(`The grammar's files do not arrive: ${error.message}.`);
-    });
-  const [grammar, vocabulary] = await Promise.all([load("grammar"), load("vocabulary")]);
+/** A page has them among its files; in Jupyter the kernel sends them. @param {Model} model */
+async function sourcesOf(model) {
+  if (!model.get("grammar")) {
+    const { modules, ...data } = (await request(model, "grammar")).answer;
+    const urls = link(modules);
+    return { urls: MODULES.map((name) => urls[name]), ...data };
+  }
+  const files = ["grammar", "vocabulary"].map((name) => model.get(name).load());
+  const [grammar, vocabulary] = await Promise.all(files).catch(({ message }) => {
+    throw new Error(`The grammar's files do not arrive: ${message}.`);
+  });
   const urls = MODULES.map((name) => new URL(name, import.meta.url).href);
   return { urls, grammar, vocabulary };
 }
 
-/** @param {Model} model */
-async function ofKernel(model) {
-  const { modules, grammar, vocabulary } = (await request(model, "grammar")).answer;
-  const urls = link(modules);
-  return { urls: MODULES.map((name) => urls[name]), grammar, vocabulary };
-}
-
 const SLICE = 12; // milliseconds of work, then the page may draw and answer
 
-/**
- * What the grammar knows of a text: as in Python's `judge`, with all next tokens by place.
+/** What the grammar knows of a text: as in Python's `judge`, with all next tokens by place.
  * @param {any} follower new
  * @param {number[]} ids without the end of the text, unless the model wrote it
  * @param {{ endOfText: number, textOf(id: number): string }} words
- * @param {() => boolean} outdated whether nobody waits for this any more
- */
+ * @param {() => boolean} outdated whether nobody waits for this any more */
 export async function follow(follower, ids, words, outdated = () => false) {
   /** @type {{ surprisal: number[], entropy: number[], possible: number[] }} */
   const found = { surprisal: [], entropy: [], possible: [] };
@@ -334,8 +313,7 @@ export async function follow(follower, ids, words, outdated = () => false) {
   return { ...found, likeliest, end: kind === "whole" ? { kind } : { kind, expected, others } };
 }
 
-// ---------------------------------------------------------------------------------------------
-// What is shown, and what the reader does
+// --- What is shown, and what the reader does -----------------------------------------------------
 
 /** @returns {Judged} of a text of which nothing is known yet */
 const unknown = () => ({
@@ -348,8 +326,7 @@ const textOf = (judged) => judged.tokens.join("");
 
 /** Which text is looked at, and which of its tokens. */
 class Reading {
-  /** A text that is judged here. @type {Judged | null} */
-  own = null;
+  /** A text that is judged here. @type {Judged | null} */ own = null;
   ownToken = 0;
   hovered = -1;
   draft = ""; // what stands in the box for other texts
@@ -433,29 +410,25 @@ class Reading {
 class Lab extends Reading {
   phase = "asking"; // or "again", "loading", "ready"
   error = "";
-  focus = ""; // the button that takes it once it is drawn
+  focus = false; // whether the button for other texts takes it once it is drawn
   /** How far the model has come, and in words. @type {{ share?: number, words: string }} */
   progress = { words: "" };
   writing = false;
   stopped = false; // by the reader
   typing = 0;
-  /** @type {any} */
-  engine = null;
-  /** @type {Awaited<ReturnType<typeof openGrammar>> | null} */
-  grammar = null;
+  /** @type {any} */ engine = null;
+  /** @type {Awaited<ReturnType<typeof openGrammar>> | null} */ grammar = null;
   loading = new AbortController(); // the last time
   work = new AbortController(); // of the model, the last time
-  /** The tokens of the reader's own text. @type {number[]} */
-  ids = [];
-  /** Of the grammar, at each of them. @type {[number, number][][]} */
-  likeliest = [];
+  /** The tokens of the reader's own text. @type {number[]} */ ids = [];
+  /** Of the grammar, at each of them. @type {[number, number][][]} */ likeliest = [];
   asked = new Set(); // of which tokens the model's alternatives are known, or on their way
   frame = onFrame(this.widget.update);
 
   async load() {
     const loading = this.loading = new AbortController();
     const { signal } = loading;
-    this.show({ phase: "loading", error: "", focus: "cancel", progress: { words: "" } });
+    this.show({ phase: "loading", error: "", focus: true, progress: { words: "" } });
     const patience = setTimeout(() => {
       const words = "Waiting for Python. Is the kernel running?";
       if (!signal.aborted && !this.model.get("grammar")) this.show({ progress: { words } });
@@ -470,7 +443,7 @@ class Lab extends Reading {
       const opening = openModel(this.model, onProgress, signal);
       const [engine, grammar] = await Promise.all([opening, openGrammar(this.model)]);
       if (signal.aborted) return;
-      this.show({ engine, grammar, phase: "ready", focus: "write", draft: textOf(this.shown()) });
+      this.show({ engine, grammar, phase: "ready", focus: true, draft: textOf(this.shown()) });
       this.said.say("The model is loaded.");
     } catch (error) {
       if (signal.aborted) return;
@@ -484,7 +457,7 @@ class Lab extends Reading {
   cancel() {
     this.loading.abort();
     this.said.say("Not loaded.");
-    this.show({ phase: "asking", focus: "load" });
+    this.show({ phase: "asking", focus: true });
   }
 
   /** @param {unknown} error */
@@ -505,10 +478,8 @@ class Lab extends Reading {
     super.choose(number);
   }
 
-  /**
-   * Do something with the model; what was under way is void.
-   * @param {(signal: AbortSignal) => Promise<void>} work
-   */
+  /** Do something with the model; what was under way is void.
+   * @param {(signal: AbortSignal) => Promise<void>} work */
   async use(work) {
     this.work.abort();
     const { signal } = this.work = new AbortController();
@@ -562,11 +533,8 @@ class Lab extends Reading {
 
   words = () => /** @type {NonNullable<typeof this.grammar>} */ (this.grammar).words;
 
-  /**
-   * Judge a text token by token.
-   * @param {{ text: string } | { ids: number[] }} request
-   * @param {AbortSignal} signal
-   */
+  /** Judge a text token by token.
+   * @param {{ text: string } | { ids: number[] }} request @param {AbortSignal} signal */
   async judge(request, signal) {
     const [engine, { endOfText }] = [this.engine, this.words()];
     let fed = await engine.ask("feed", request);
@@ -638,10 +606,11 @@ class Lab extends Reading {
   }
 }
 
-// ---------------------------------------------------------------------------------------------
-// Drawing
+// --- Drawing -------------------------------------------------------------------------------------
 
 const HEIGHT = 190; // of the chart
+const PLAIN = "gptlib-button gptlib-sp-plain";
+const MAIN = { class: "gptlib-button gptlib-primary" };
 
 /** @param {Judged} judged @param {number} width */
 function placesOf(judged, width) {
@@ -653,8 +622,7 @@ function placesOf(judged, width) {
 /**
  * The chart of a text: the model's loss as bars, the exact surprisal as marks on them, the entropy
  * as a line of steps.
- * @param {Judged} judged
- * @param {number} width
+ * @param {Judged} judged @param {number} width
  */
 export function chartOf(judged, width) {
   const { box, step, x } = placesOf(judged, width);
@@ -711,7 +679,7 @@ function chartView(lab) {
   const rests = [judged, judged.tokens.length, judged.loss.length, width];
   return html`
     <div>
-      <div class="gptlib-sp-legend" aria-hidden="true">
+      <div class="gptlib-bar gptlib-soft gptlib-sp-legend" aria-hidden="true">
         ${mark("loss", "model’s loss")}
         ${mark("surprisal", "exact surprisal: what this token had to cost")}
         ${mark("entropy", "entropy: the floor that nothing beats on average")}
@@ -734,7 +702,8 @@ function headView(lab) {
   const texts = lab.stories().map((one) => `${one.tokens.slice(0, 9).join("")} …`);
   const chosen = String(lab.own ? texts.length : lab.chosen());
   if (lab.own) texts.push("Your own");
-  const options = texts.map((text, i) => /** @type {[string, string]} */ ([String(i), text]));
+  /** @type {[string, string][]} */
+  const options = texts.map((text, i) => [String(i), text]);
   const choose = (/** @type {string} */ number) => {
     if (lab.stories()[Number(number)]) lab.choose(Number(number));
   };
@@ -749,12 +718,17 @@ function headView(lab) {
   `;
 }
 
+/** @param {number | "none"} level @returns {string} its colors, which the style sheet has */
+function shadeOf(level) {
+  const name = level === "none" ? level : Math.max(level, -3);
+  return `--shade: var(--sp-${name}); --on: var(--sp-ink-${name})`;
+}
+
 /** What to color by, and the steps of the colors with their numbers. @param {Lab} lab */
 function colorsView(lab) {
   const value = lab.color();
-  const options = Object.entries(COLORS).map((
-    [name, { title }],
-  ) => /** @type {[string, string]} */ ([name, title[0].toUpperCase() + title.slice(1)]));
+  /** @type {[string, string][]} */
+  const options = Object.entries(COLORS).map(([name, { title }]) => [name, title]);
   const choose = (/** @type {string} */ color) => lab.widget.save({ color });
   const name = `${lab.id}-color`;
   const edges = [0, ...COLORS[value].steps].map((edge, level) => ({ edge: String(edge), level }));
@@ -765,8 +739,8 @@ function colorsView(lab) {
       ${radios({ legend: "Color by", name, value, options, choose, class: "gptlib-sp-colors" })}
       <div class="gptlib-sp-scale">
         ${chips.map(({ edge, level }) =>
-          html`<span class="gptlib-sp-chip"><i class="gptlib-sp-token" data-level=${level}></i>
-            <span>${edge}</span></span>`
+          html`<span class="gptlib-sp-chip"><i class="gptlib-sp-token" data-level=${level}
+            style=${shadeOf(level)}></i><span>${edge}</span></span>`
         )}<span class="gptlib-sp-unit">nats</span>
       </div>
     </div>
@@ -811,6 +785,7 @@ function tokenView(lab, judged, i) {
   const here = [ends && "sp-end", isThere(judged, i) && "sp-lost", i === lab.looked() && "sp-here"];
   return inline`${ends ? " " : space}<span class=${classes("sp-token", ...here)} role="option"
     id="${lab.id}-${i}" data-index=${i} data-level=${lab.writing ? nothing : level}
+    style=${lab.writing ? nothing : shadeOf(level)}
     aria-label="${quote(name)}, loss ${loss}, exact ${exact}" aria-selected=${i === lab.token()}
     >${words === " " ? "␣" : words || "·"}</span>${name.includes("\n") ? "\n" : ""}`;
 }
@@ -845,15 +820,14 @@ function sharesView(judged, i) {
   return tableView("shares", "What could come here", ["token", "grammar", "model"], drawn);
 }
 
-const SUMS = { loss: "Model’s loss", surprisal: "Exact surprisal", excess: "Excess" };
-
 /** The sums of a text, a column for each part of it. @param {Judged} judged @param {number} i */
 function sumsView(judged, i) {
-  const here = Object.fromEntries(Object.keys(SUMS).map((by) => [by, valueOf(judged, i, by)]));
+  const here = Object.fromEntries(Object.keys(COLORS).map((by) => [by, valueOf(judged, i, by)]));
   const each = { ...here, entropy: judged.entropy[i] ?? NaN };
   const parts = /** @type {Record<string, number>[]} */ ([each, sums(judged, i + 1), sums(judged)]);
   const heads = ["nats", "this token", "up to here", isLost(judged) ? "while a story" : "all"];
-  const rows = Object.entries({ ...SUMS, entropy: "Expected (entropy)" }).map(([name, title]) => {
+  const lines = { ...COLORS, entropy: { title: "Expected (entropy)" } };
+  const rows = Object.entries(lines).map(([name, { title }]) => {
     const shown = name === "excess" ? signed : nats;
     const cells = parts.map((part) => html`<td>${shown(part[name])}</td>`);
     return html`<tr><th scope="row">${title}</th>${cells}</tr>`;
@@ -865,20 +839,15 @@ function sumsView(judged, i) {
 function cardView(lab) {
   const [judged, token, last, i] = [lab.shown(), lab.token(), lab.last(), lab.looked()];
   if (!judged.tokens.length || lab.writing) return nothing;
-  const step = (
-    /** @type {string} */ text,
-    /** @type {string} */ label,
-    /** @type {number} */ by,
-  ) =>
-    html`
-      <button type="button" class="gptlib-button gptlib-sp-plain" aria-label=${label}
-        ?disabled=${lab.within(token + by) === token}
-        @click=${() => lab.chooseToken(token + by)}>${text}</button>
-    `;
+  const step = (/** @type {-1 | 1} */ by) => {
+    const [text, label] = by < 0 ? ["◀", "Token before"] : ["▶", "Next token"];
+    const disabled = lab.within(token + by) === token;
+    return button(text, () => lab.chooseToken(token + by), { class: PLAIN, label, disabled });
+  };
   return html`
     <section class="gptlib-sp-card" aria-label="The chosen token">
       <div class="gptlib-bar">
-        ${step("◀", "Token before", -1)} ${step("▶", "Next token", 1)}
+        ${step(-1)} ${step(1)}
         <strong dir="auto">Token ${i + 1} of ${last + 1}: ${quote(tokenAt(judged, i))}</strong>
       </div>
       <p class="gptlib-sp-words">${explain(judged, i)}</p>
@@ -887,18 +856,11 @@ function cardView(lab) {
   `;
 }
 
-/** @param {string} name @param {string} text @param {() => void} act @param {string} [kind] */
-const button = (name, text, act, kind = "gptlib-primary") =>
-  html`
-    <button type="button" class="gptlib-button ${kind}" data-do=${name}
-      @click=${act}>${text}</button>
-  `;
-
 /** @param {Lab} lab */
 function readyView(lab) {
   const doing = lab.writing
-    ? button("stop", "Stop", () => lab.stop())
-    : button("write", "Write a story", lab.write);
+    ? button("Stop", () => lab.stop(), MAIN)
+    : button("Write a story", lab.write, MAIN);
   return html`
     <div class="gptlib-sp-ready">
       <div class="gptlib-head">
@@ -917,7 +879,7 @@ function askingView(lab) {
   const text = lab.phase === "again" ? "Try again" : `Load the model (${size})`;
   return html`
     <div class="gptlib-bar">
-      ${button("load", text, () => lab.load())}
+      ${button(text, () => lab.load(), MAIN)}
       <p class="gptlib-soft">
         It then runs here, with the exact grammar beside it: change the story, type another, or let
         the model write one.
@@ -933,7 +895,7 @@ const loadingView = (lab) =>
       <progress max="1" value=${lab.progress.share ?? nothing}
         aria-label="Loading the model"></progress>
       <span class="gptlib-soft">${lab.progress.words}</span>
-      ${button("cancel", "Cancel", () => lab.cancel(), "gptlib-sp-plain")}
+      ${button("Cancel", () => lab.cancel(), { class: PLAIN })}
     </div>
   `;
 
@@ -962,9 +924,9 @@ function setUp(widget) {
     `;
   const drawn = () => {
     if (!lab.writing) lab.fetchShares();
-    const focused = widget.root.querySelector(`[data-do="${lab.focus}"]`);
-    /** @type {HTMLElement | null} */ (focused)?.focus();
-    lab.focus = "";
+    const button = lab.focus && widget.root.querySelector(".gptlib-sp-try button");
+    if (button) /** @type {HTMLElement} */ (button).focus();
+    lab.focus = false;
   };
   return { view, drawn, close: () => lab.close() };
 }

@@ -140,7 +140,10 @@ def judge(text: str, encoding: tiktoken.Encoding, model: nn.Module) -> dict[str,
     certain of the token. ``end`` says how the text ends: "whole", or what could follow where it
     "breaks" off or stand where it "leaves" the grammar.
     """
-    ids = encoding.encode_ordinary(text)
+    from gptlib import characters
+
+    characters.end_of_text(encoding)  # or an error that names it
+    ids = characters.encode(encoding, text)
     expected, end = _follow(ids, encoding)
     ids += [encoding.eot_token] * (end["kind"] == "whole")
     logs = _log_probabilities(model, encoding, ids)  # (T, V)

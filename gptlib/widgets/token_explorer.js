@@ -37,12 +37,8 @@ export function cut(text) {
 /** @param {string} text @returns {number} characters as Python counts them */
 export const countCharacters = (text) => Array.from(text).length;
 
-/**
- * Encode a text; special tokens in it are ordinary text.
- * @param {string} text
- * @param {Map<string, number>} ranks
- * @returns {Tokens}
- */
+/** Encode a text; special tokens in it are ordinary text.
+ * @param {string} text @param {Map<string, number>} ranks @returns {Tokens} */
 export function encode(text, ranks) {
   const tokens = pieces(wellFormed(text)).flatMap((piece) => mergePiece(utf8(piece), ranks));
   return {
@@ -54,18 +50,15 @@ export function encode(text, ranks) {
 // ---------------------------------------------------------------------------------------------
 // Making tokens visible
 
-/**
- * What to show for a token's bytes: text as it is, marks for white space and for characters that
+/** What to show for a token's bytes: text as it is, marks for white space and for characters that
  * leave no ink, hexadecimal digits for bytes that are no whole character.
- * @param {Uint8Array} bytes
- * @returns {Segment[]}
- */
+ * @param {Uint8Array} bytes @returns {Segment[]} */
 export function segments(bytes) {
   /** @type {Segment[]} */
   const found = [];
   for (const one of characters(bytes)) {
     const next = segmentOf(one);
-    const last = found[found.length - 1];
+    const last = found.at(-1);
     if (last?.kind === next.kind) last.text += (next.kind === "bytes" ? " " : "") + next.text;
     else if (next.kind === "text" && /^\p{M}/u.test(next.text)) {
       found.push({ ...next, text: `◌${next.text}` }); // a mark needs something to stand on
@@ -83,18 +76,13 @@ function segmentOf(one) {
 
 /** @param {number[]} lengths @returns {number[]} where tokens begin, and where the last ends */
 export function offsets(lengths) {
-  const found = [0];
-  for (const length of lengths) found.push(found[found.length - 1] + length);
-  return found;
+  let end = 0;
+  return [0, ...lengths.map((length) => end += length)];
 }
 
-/**
- * The tokens of another encoding that share bytes with a span: the first and one past the last.
- * @param {number} start
- * @param {number} end
- * @param {number[]} others offsets of the other encoding's tokens
- * @returns {[number, number]}
- */
+/** The tokens of another encoding that share bytes with a span: the first and one past the last.
+ * @param {number} start @param {number} end
+ * @param {number[]} others offsets of the other encoding's tokens @returns {[number, number]} */
 export function overlap(start, end, others) {
   let first = 0;
   while (first + 1 < others.length && others[first + 1] <= start) first++;
@@ -149,22 +137,18 @@ class State {
     for (const [name, asset] of Object.entries(this.offered ?? {})) {
       if (asset.tokens) this.ranks.set(name, ranksOf(asset));
     }
-    for (const trait of TRAITS) this.model.on(`change:${trait}`, this.refresh);
-    this.model.on("change:text", this.fill);
-    this.fill();
-    this.refresh();
+    const fill = () => {
+      this.box = this.model.get("text");
+      this.refresh();
+    };
+    this.on = { text: fill, tokens: this.refresh, encodings: this.refresh };
+    fill();
   }
 
-  close = () => {
+  close() {
     clearTimeout(this.typing);
     clearTimeout(this.waiting);
-    for (const trait of TRAITS) this.model.off(`change:${trait}`, this.refresh);
-    this.model.off("change:text", this.fill);
-  };
-
-  fill = () => {
-    this.box = this.model.get("text");
-  };
+  }
 
   /** Make the tokens of the text, as far as this can be done here. */
   refresh = () => {
@@ -258,6 +242,17 @@ class State {
     if (panel.name === name) return [i, i + 1];
     return overlap(panel.offsets[i], panel.offsets[i + 1], offsets);
   }
+
+  view() {
+    return html`<div class="gptlib-layout gptlib-te-layout">
+      ${boxView(this)}
+      <div class="gptlib-te-notes" role="status">${
+      notes(this).map((note) => html`<p class="gptlib-callout">${note}</p>`)
+    }</div>
+      <div class="gptlib-te-panels" @pointerover=${this.point} @focusin=${this.point}
+        @click=${this.point}>${this.panels.map((panel) => panelView(this, panel))}</div>
+    </div>`;
+  }
 }
 
 /** @param {Panel} panel @param {number} i @returns {Uint8Array} */
@@ -285,11 +280,8 @@ function tokenView(panel, i, on, current) {
   `;
 }
 
-/**
- * The tokens, a few at a time: those among which nothing is marked now or was are not drawn again.
- * @param {State} state
- * @param {Panel} panel
- */
+/** The tokens, a few at a time: those among which nothing is marked now or was are not drawn again.
+ * @param {State} state @param {Panel} panel */
 function tokensView(state, panel) {
   const { name, tokens: { ids }, bytes } = panel;
   const [first, last] = state.marked(panel);
@@ -320,14 +312,11 @@ function detailView(state, panel) {
     `;
   }
   const bytes = bytesOf(panel, first);
-  const chip = html`<span class="gptlib-te-chip" data-color=${first % 4}>${
-    tokenText(bytes)
-  }</span>`;
+  const digits = Array.from(bytes, (byte) => hex(byte)).join(" ");
+  const [text, color, id] = [tokenText(bytes), first % 4, ids[first]];
   return html`
-    <div>${chip} id <b>${ids[first]}</b></div>
-    <div>${plural(bytes.length, "byte")} <code>${Array.from(bytes, (byte) => hex(byte)).join(
-      " ",
-    )}</code></div>
+    <div><span class="gptlib-te-chip" data-color=${color}>${text}</span> id <b>${id}</b></div>
+    <div>${plural(bytes.length, "byte")} <code>${digits}</code></div>
   `;
 }
 
@@ -357,7 +346,7 @@ function panelView(state, panel) {
   const keys = (/** @type {KeyboardEvent} */ event) => state.move(event, panel);
   const count = html`<b>${formatCount(n)}</b>${n === 1 ? " token" : " tokens"}`;
   return html`
-    <section class=${classes("te-panel", stale && "te-stale")} aria-label=${title}
+    <section class=${classes("card te-panel", stale && "te-stale")} aria-label=${title}
       data-encoding=${name}>
       <div class="gptlib-te-panel-head">
         <strong class="gptlib-title">${title}</strong>
@@ -387,37 +376,22 @@ function notes({ text, late, model }) {
   ].filter((note) => typeof note === "string");
 }
 
-/** @param {State} state @param {number} bytes of the text */
-const boxView = (state, bytes) =>
-  html`
+/** @param {State} state */
+function boxView(state) {
+  const characters = plural(countCharacters(state.text), "character");
+  const bytes = plural(utf8(state.text).length, "byte");
+  return html`
     <label class="gptlib-te-label">
       <strong class="gptlib-title">Your text</strong>
       <textarea class="gptlib-text gptlib-te-area" rows="3" spellcheck="false" autocomplete="off"
         autocapitalize="off" .value=${state.box} @input=${state.type}></textarea>
     </label>
-    <div class="gptlib-soft gptlib-te-counts">
-      <span>${plural(countCharacters(state.text), "character")} · ${plural(
-        bytes,
-        "byte",
-      )} in UTF-8</span>
+    <div class="gptlib-head gptlib-soft gptlib-te-counts">
+      <span>${characters} · ${bytes} in UTF-8</span>
       <button type="button" class="gptlib-button gptlib-te-reset" @click=${state.reset}
         ?hidden=${state.model.get("text") === state.first}>Back to the first text</button>
     </div>
   `;
-
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () =>
-    html`<div class="gptlib-layout gptlib-te-layout">
-      ${boxView(state, new TextEncoder().encode(state.text).length)}
-      <div class="gptlib-te-notes" role="status">${
-      notes(state).map((note) => html`<p>${note}</p>`)
-    }</div>
-      <div class="gptlib-te-panels" @pointerover=${state.point} @focusin=${state.point}
-        @click=${state.point}>${state.panels.map((panel) => panelView(state, panel))}</div>
-    </div>`;
-  return { view, close: state.close };
 }
 
-export default define("te", TRAITS, setUp);
+export default define("te", TRAITS, (widget) => new State(widget));

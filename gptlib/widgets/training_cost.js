@@ -22,6 +22,7 @@ import {
   sizeBox,
   SIZES,
   stack,
+  typeChoice,
 } from "./lib/settings.js";
 
 export { BYTES };
@@ -47,31 +48,20 @@ export { BYTES };
 // Arithmetic
 
 /** @param {Config} config @param {number} tokens @returns {number} as accounting.run_flops */
-export function runFlops(config, tokens) {
-  return 3 * sum(Object.values(forwardFlops(config))) * tokens;
-}
+export const runFlops = (config, tokens) => 3 * sum(Object.values(forwardFlops(config))) * tokens;
 
 /** @param {number} parameters @param {number} tokens @returns {number} as accounting.six_nd_flops */
-export function sixNdFlops(parameters, tokens) {
-  return 6 * parameters * tokens;
-}
+export const sixNdFlops = (parameters, tokens) => 6 * parameters * tokens;
 
 /** A year of 365.25 days, as accounting has it. */
 export const SECONDS_PER_YEAR = 31_557_600;
 
 /** @param {Record<string, number>} held @param {number} n @returns {Record<string, number>} */
-export function shardedBytes(held, n) {
-  return Object.fromEntries(
-    Object.entries(held).map(([name, size]) => [name, Math.ceil(size / n)]),
-  );
-}
+export const shardedBytes = (held, n) =>
+  Object.fromEntries(Object.entries(held).map(([name, size]) => [name, Math.ceil(size / n)]));
 
-/**
- * Every figure, as gptlib.widgets.training_cost.costs has it.
- * @param {Config} config
- * @param {Run} run
- * @returns {Costs}
- */
+/** Every figure, as gptlib.widgets.training_cost.costs has it.
+ * @param {Config} config @param {Run} run @returns {Costs} */
 export function costs(config, run) {
   const rule = sixNdFlops(total(config), run.n_tokens);
   const counted = runFlops(config, run.n_tokens);
@@ -98,43 +88,38 @@ export const LIMITS = {
   price_per_device_hour: 1e6,
 };
 
-/** @type {Record<string, string>} what a reader calls a setting */
-const TITLES = {
-  n_tokens: "Tokens",
-  n_devices: "Devices",
-  flops_per_second: "Speed",
-  utilization: "Utilization",
-  price_per_device_hour: "Price",
+/** What the reader sets, and from where to where its slider goes.
+ * @type {Record<string, { title: string, unit: string, least: number, most: number }>} */
+const FIELDS = {
+  n_tokens: { title: "Tokens", unit: "D", least: 1e6, most: 2e13 },
+  n_devices: { title: "Devices", unit: "", least: 1, most: 65_536 },
+  flops_per_second: { title: "Speed", unit: "TFLOP/s", least: 1e10, most: 2e15 },
+  utilization: { title: "Utilization", unit: "%", least: 0.05, most: 1 },
+  price_per_device_hour: { title: "Price", unit: "an hour", least: 0.1, most: 100 },
 };
 
-/**
- * What is wrong with the settings of a run; nothing if they are valid.
- * @param {Record<string, any>} run
- * @returns {string}
- */
+/** What is wrong with the settings of a run; nothing if they are valid.
+ * @param {Record<string, any>} run @returns {string} */
 export function runProblem(run) {
-  for (const name of ["n_tokens", "n_devices"]) {
-    if (!Number.isSafeInteger(run[name]) || run[name] < 1) {
-      return `${TITLES[name]} must be a whole number of at least 1`;
-    }
-  }
-  for (const name of ["flops_per_second", "utilization", "price_per_device_hour"]) {
-    const least = name === "price_per_device_hour" ? "at least 0" : "above 0";
+  for (const [name, { title }] of Object.entries(FIELDS)) {
     const value = run[name];
-    if (!Number.isFinite(value) || value < 0 || (value === 0 && least === "above 0")) {
-      return `${TITLES[name]} must be a number ${least}`;
+    const whole = name === "n_tokens" || name === "n_devices";
+    if (whole && !(Number.isSafeInteger(value) && value >= 1)) {
+      return `${title} must be a whole number of at least 1`;
+    }
+    const free = name === "price_per_device_hour"; // it may be 0
+    if (!(Number.isFinite(value) && (value > 0 || free && value === 0))) {
+      return `${title} must be a number ${free ? "at least 0" : "above 0"}`;
     }
   }
-  for (const [name, limit] of Object.entries(LIMITS)) {
-    if (run[name] > limit) {
-      return `${TITLES[name]} must be at most ${shownAs(name, limit)} here`;
-    }
-  }
-  return "";
+  const most = Object.entries(LIMITS).find(([name, limit]) => run[name] > limit);
+  return most ? `${FIELDS[most[0]].title} must be at most ${shownAs(...most)} here` : "";
 }
 
 // ---------------------------------------------------------------------------------------------
 // Examples
+
+const GPT3_TOKENS = "as GPT-3's authors report";
 
 /** The runs of the buttons. Their tokens are given, except where `tokens` says otherwise. */
 export const PRESETS = [
@@ -143,7 +128,7 @@ export const PRESETS = [
     title: "GPT-3 on one V100",
     model: "gpt3",
     run: { n_tokens: 300e9, device: "v100-lambda", n_devices: 1, utilization: 1 },
-    tokens: "as GPT-3's authors report",
+    tokens: GPT3_TOKENS,
     says: "Lambda's estimate: 355 years.",
   },
   {
@@ -151,7 +136,7 @@ export const PRESETS = [
     title: "GPT-3 on one RTX 8000",
     model: "gpt3",
     run: { n_tokens: 300e9, device: "rtx8000-lambda", n_devices: 1, utilization: 1 },
-    tokens: "as GPT-3's authors report",
+    tokens: GPT3_TOKENS,
     says: "Lambda's estimate: 665 years.",
   },
   {
@@ -159,7 +144,7 @@ export const PRESETS = [
     title: "GPT-3 on 1,024 A100",
     model: "gpt3",
     run: { n_tokens: 300e9, device: "a100", n_devices: 1024, utilization: 0.45, sharded: true },
-    tokens: "as GPT-3's authors report",
+    tokens: GPT3_TOKENS,
     says:
       "45% of the peak is what Narayanan et al. (2021) reach. They estimate 34 days, because they " +
       "compute each block forward twice, to save memory: 8 · N · D.",
@@ -182,13 +167,9 @@ export const PRESETS = [
   },
 ];
 
-/**
- * The run of a preset: what it does not say is as in the course's first example; the price stays.
- * @param {typeof PRESETS[number]} preset
- * @param {Run} run
- * @param {Device[]} devices
- * @returns {Run}
- */
+/** The run of a preset: what it does not say is as in the course's first example; the price stays.
+ * @param {typeof PRESETS[number]} preset @param {Run} run @param {Device[]} devices
+ * @returns {Run} */
 export function presetRun(preset, run, devices) {
   const device = devices.find((one) => one.key === preset.run.device);
   return {
@@ -197,28 +178,22 @@ export function presetRun(preset, run, devices) {
     dtype: "float32",
     sharded: false,
     ...preset.run,
-    flops_per_second: device ? device.flops_per_second : run.flops_per_second,
+    flops_per_second: device?.flops_per_second ?? run.flops_per_second,
   };
 }
 
 // ---------------------------------------------------------------------------------------------
 // Numbers for people
 
-/**
- * The shortest way to write a count that says all of it: 300B, 23.5M, 23,641,363.
- * @param {number} count
- * @returns {string}
- */
+/** The shortest way to write a count that says all of it: 300B, 23.5M, 23,641,363.
+ * @param {number} count @returns {string} */
 export function formatExact(count) {
   const short = formatShort(count);
   return parseCount(short) === count ? short : formatCount(count);
 }
 
-/**
- * A count as people type it: "300B", "300 billion", "3e11", "300,000".
- * @param {string} text
- * @returns {number} not a number if it is none
- */
+/** A count as people type it: "300B", "300 billion", "3e11", "300,000".
+ * @param {string} text @returns {number} not a number if it is none */
 export function parseCount(text) {
   const clean = text.trim().replaceAll(",", "").toLowerCase();
   const match = /^(\d+\.?\d*(?:e\+?\d+)?|\.\d+)\s*([a-z]*)$/.exec(clean);
@@ -236,12 +211,7 @@ export function parseCount(text) {
 /** @param {number} seconds @returns {string} in the unit that suits it: 52.6 minutes */
 export function formatDuration(seconds) {
   /** @type {[number, string][]} */
-  const units = [
-    [SECONDS_PER_YEAR, "year"],
-    [86_400, "day"],
-    [3_600, "hour"],
-    [60, "minute"],
-  ];
+  const units = [[SECONDS_PER_YEAR, "year"], [86_400, "day"], [3_600, "hour"], [60, "minute"]];
   const [unit, name] = units.find(([size]) => seconds >= size) ?? [1, "second"];
   const figure = Number((seconds / unit).toPrecision(3));
   return `${formatFigure(figure)} ${name}${figure === 1 ? "" : "s"}`;
@@ -265,22 +235,9 @@ export function readAs(name, text) {
 // ---------------------------------------------------------------------------------------------
 // Sliders and the scale of time
 
-/** @type {Record<string, { title: string, unit: string, least: number, most: number }>} */
-const FIELDS = {
-  n_tokens: { title: "Tokens", unit: "D", least: 1e6, most: 2e13 },
-  n_devices: { title: "Devices", unit: "", least: 1, most: 65_536 },
-  flops_per_second: { title: "Speed", unit: "TFLOP/s", least: 1e10, most: 2e15 },
-  utilization: { title: "Utilization", unit: "%", least: 0.05, most: 1 },
-  price_per_device_hour: { title: "Price", unit: "an hour", least: 0.1, most: 100 },
-};
-
-/**
- * The values at which a slider stops: 1, 2, 5, 10 … ; powers of two for devices; every 5 percent.
- * @param {string} name
- * @param {number} now
- * @param {number[]} known values that must be among them
- * @returns {number[]}
- */
+/** The values at which a slider stops: 1, 2, 5, 10 … ; powers of two for devices; every 5 percent.
+ * @param {string} name @param {number} now
+ * @param {number[]} known values that must be among them @returns {number[]} */
 export function stops(name, now, known = []) {
   const { least, most } = FIELDS[name];
   const values = [...known, now];
@@ -316,36 +273,32 @@ export function placeOf(seconds) {
 // What each figure rests on
 
 /** @param {Device} device @param {Run} run @returns {string} where the speed comes from */
-export function speedSource(device, run) {
-  const speed = `${shownAs("flops_per_second", device.flops_per_second)} TFLOP/s`;
-  const { source } = device;
-  if (run.flops_per_second === device.flops_per_second) return `${speed}: ${source}.`;
-  return `${shownAs("flops_per_second", run.flops_per_second)} TFLOP/s: your own figure.`;
+export function speedSource(device, { flops_per_second: speed }) {
+  const source = speed === device.flops_per_second ? device.source : "your own figure";
+  return `${shownAs("flops_per_second", speed)} TFLOP/s: ${source}.`;
 }
 
-/**
- * What each figure assumes, in words.
- * @param {Config} config
- * @param {Run} run
- * @param {Device} device
- * @returns {Record<string, string>}
- */
+/** @param {number} count @param {number} other @returns {string} how much more it is */
+function more(count, other) {
+  const share = count / other - 1;
+  return `${formatShare(Math.abs(share))} ${share < 0 ? "fewer" : "more"}`;
+}
+
+/** What each figure assumes, in words.
+ * @param {Config} config @param {Run} run @param {Device} device
+ * @returns {Record<string, string>} */
 export function assumptions(config, run, device) {
-  const found = costs(config, run);
+  const { counted_flops: counted, rule_flops: rule } = costs(config, run);
   const [n, d] = [formatShort(total(config)), formatShort(run.n_tokens)];
-  const off = found.counted_flops / found.rule_flops - 1;
-  const more = `${formatShare(Math.abs(off))} ${off < 0 ? "fewer" : "more"}`;
-  const less = 1 - found.rule_flops / found.counted_flops;
-  const fewer = `${formatShare(Math.abs(less))} ${less < 0 ? "more" : "fewer"}`;
   const share = formatShare(run.utilization).replace(".0%", "%");
   const used = run.utilization === 1 ? "All of it used, without a pause" : `${share} of it used`;
   const many = formatCount(run.n_devices);
   return {
     flops: run.counting === "six_nd"
       ? `6 · N · D = 6 · ${n} · ${d}, a rule of thumb. Product by product, it is ` +
-        `${formatPower(found.counted_flops)}: ${more}.`
+        `${formatPower(counted)}: ${more(counted, rule)}.`
       : `Each matrix product, three times: once forward, twice backward. All pairs of tokens ` +
-        `count. 6 · N · D says ${formatPower(found.rule_flops)}: ${fewer}.`,
+        `count. 6 · N · D says ${formatPower(rule)}: ${more(rule, counted)}.`,
     device_years: `${speedSource(device, run)} ${used}.`,
     days: run.n_devices === 1
       ? "One device does all the work."
@@ -359,12 +312,8 @@ export function assumptions(config, run, device) {
   };
 }
 
-/**
- * Whether what a device must hold fits into it, in words.
- * @param {number} bytes
- * @param {Device} device
- * @returns {{ fits: boolean, words: string }}
- */
+/** Whether what a device must hold fits into it, in words.
+ * @param {number} bytes @param {Device} device @returns {{ fits: boolean, words: string }} */
 export function fit(bytes, device) {
   const whole = formatBytes(device.memory_bytes).replace(".0", "");
   if (bytes <= device.memory_bytes) {
@@ -396,34 +345,52 @@ class State extends Settings {
   }
 
   /** @returns {any} a Run */
-  run() {
+  get run() {
     return this.model.get("run");
   }
 
   /** @returns {Device[]} */
-  devices() {
+  get devices() {
     return this.model.get("devices") ?? [];
   }
 
-  device() {
-    return this.devices().find(({ key }) => key === this.run().device);
-  }
-
-  costs() {
-    return costs(this.config(), this.run());
+  /** @param {string} key */
+  device(key = this.run.device) {
+    return this.devices.find((one) => one.key === key);
   }
 
   /** @param {Record<string, unknown>} changes @param {boolean} [keep] */
   change = (changes, keep) => {
-    const run = { ...this.run(), ...changes };
+    const run = { ...this.run, ...changes };
     this.take(runProblem(run), Object.keys(changes).join(), { run }, keep);
   };
 
   /** @param {typeof PRESETS[number]} preset */
   apply(preset) {
     const one = this.family().find(({ name }) => name === preset.model);
-    const run = presetRun(preset, this.run(), this.devices());
+    const run = presetRun(preset, this.run, this.devices);
     if (one) this.take("", "", { config: sizesOf(one), run });
+  }
+
+  view() {
+    const device = this.device();
+    if (!device) return nothing; // the page has not said yet which there are
+    const found = costs(this.config(), this.run);
+    const why = assumptions(this.config(), this.run, device);
+    this.tell(inWords(found));
+    return html`<div class="gptlib-layout">
+      <div class="gptlib-head">
+        <strong class="gptlib-title">What training costs</strong>
+        ${familyChoice(this)}
+      </div>
+      ${presetsView(this)} ${settingsView(this)}
+      <div class="gptlib-cards gptlib-tc-tiles">${tilesOf(this, found, why).map(tileView)}</div>
+      ${timeView(found)}
+      <div class="gptlib-cards">
+        ${flopsCard(this)} ${memoryCard(this, device, found.held_bytes, why.memory)}
+      </div>
+      ${this.status.element}
+    </div>`;
   }
 }
 
@@ -438,7 +405,7 @@ function presetsView(state) {
   const member = memberOf(state.config(), state.family())?.name;
   const now = PRESETS.find((preset) =>
     // its price does not matter
-    preset.model === member && same(presetRun(preset, state.run(), state.devices()), state.run())
+    preset.model === member && same(presetRun(preset, state.run, state.devices), state.run)
   );
   const says = now && `${formatShort(now.run.n_tokens)} tokens, ${now.tokens}. ${now.says}`;
   return html`<div class="gptlib-bar" role="group" aria-label="Examples">
@@ -459,7 +426,7 @@ function presetsView(state) {
 function runField(state, name) {
   const { title, unit } = FIELDS[name];
   const { change } = state;
-  const value = state.run()[name];
+  const value = state.run[name];
   const shown = shownAs(name, value);
   const take = (/** @type {string} */ text) => {
     if (text !== shown || state.error) change({ [name]: readAs(name, text) });
@@ -469,7 +436,7 @@ function runField(state, name) {
       inputmode=${name === "n_tokens" ? "text" : "decimal"} aria-invalid=${state.invalid(name)}
       ${entry(state.shown(shown), take)}>
   `;
-  const known = name === "flops_per_second" ? state.devices().map((one) => one[name]) : [];
+  const known = name === "flops_per_second" ? state.devices.map((one) => one[name]) : [];
   const text = `${shown} ${unit === "D" ? "tokens" : unit}`.trim();
   const found = () => stops(name, value, known);
   return fieldView(state, name, { title, unit, value, text, box, stops: found, change });
@@ -484,21 +451,16 @@ const sizeView = (state, name, title) =>
 
 /** @param {State} state */
 function settingsView(state) {
-  const options = state.devices().map(({ key, name }) => [key, name]);
-  const choose = (/** @type {string} */ key) => {
-    const one = state.devices().find((each) => each.key === key);
-    if (one) state.change({ device: key, flops_per_second: one.flops_per_second });
-  };
+  /** @type {[string, string][]} */
+  const options = state.devices.map(({ key, name }) => [key, name]);
+  const choose = (/** @type {string} */ key) =>
+    state.change({ device: key, flops_per_second: state.device(key)?.flops_per_second });
+  const device = select("", state.run.device, options, choose);
   const tie = (/** @type {boolean} */ tied) => state.configure({ tie_head: tied });
   return html`
     <div role="group" aria-label="Settings">
       <div class="gptlib-controls">
-          <label class="gptlib-tc-device"><span>Device</span>${select(
-            "",
-            state.run().device,
-            /** @type {[string, string][]} */ (options),
-            choose,
-          )}</label>
+          <label class="gptlib-tc-device"><span>Device</span>${device}</label>
           ${Object.keys(FIELDS).map((name) => runField(state, name))}
         </div>
       <details class="gptlib-tc-numbers">
@@ -520,9 +482,9 @@ function settingsView(state) {
  */
 const tileView = ({ title, value, unit = "", also, why, extra }) =>
   html`
-    <section class="gptlib-tc-tile" aria-label=${title}>
-      <div class="gptlib-tc-tile-head"><span>${title}</span>${extra}</div>
-      <div class="gptlib-tc-figure"><b>${value}</b> <span>${unit}</span></div>
+    <section class="gptlib-card gptlib-tc-tile" aria-label=${title}>
+      <div class="gptlib-head gptlib-soft gptlib-tc-tile-head"><span>${title}</span>${extra}</div>
+      <div class="gptlib-soft gptlib-tc-figure"><b>${value}</b> <span>${unit}</span></div>
       <div class="gptlib-tc-also">${also}</div>
       <p class="gptlib-soft gptlib-tc-why">${why}</p>
     </section>
@@ -530,7 +492,7 @@ const tileView = ({ title, value, unit = "", also, why, extra }) =>
 
 /** @type {(state: State, found: Costs, why: Record<string, string>) => Tile[]} */
 function tilesOf(state, found, why) {
-  const { n_devices: n, price_per_device_hour: price, counting } = state.run();
+  const { n_devices: n, price_per_device_hour: price, counting } = state.run;
   const seconds = found.device_years * SECONDS_PER_YEAR;
   const many = n === 1 ? "1 device" : `${formatCount(n)} devices`;
   const count = (/** @type {string} */ chosen) => state.change({ counting: chosen });
@@ -601,17 +563,16 @@ function flopsCard(state) {
 
 /** @type {(state: State, device: Device, held: Record<string, number>, why: string) => unknown} */
 function memoryCard(state, device, held, why) {
-  const { dtype, sharded } = state.run();
+  const { dtype, sharded } = state.run;
   const copies = trainingBytes(state.config(), dtype);
   const { fits, words } = fit(sum(Object.values(held)), device);
-  const types = Object.keys(BYTES).map((name) => /** @type {[string, string]} */ ([name, name]));
   return html`<section class="gptlib-card" aria-label="Memory of each device">
     <div class="gptlib-card-head"><strong>Memory of each device</strong>${
-    select("Type of weights and gradients", dtype, types, (name) => state.change({ dtype: name }))
+    typeChoice("Type of weights and gradients", dtype, (name) => state.change({ dtype: name }))
   }</div>
     ${tick("Sharded over all devices", sharded, (on) => state.change({ sharded: on }))}
     ${heldView("Memory of each device", copies, total(state.config()), held)}
-    <p class=${classes("tc-fits", !fits && "tc-over")}>${words}</p>
+    <p class=${classes("callout tc-fits", !fits && "tc-over")}>${words}</p>
     <p class="gptlib-soft">${why}</p>
   </section>`;
 }
@@ -620,30 +581,4 @@ function memoryCard(state, device, held, why) {
 const same = (a, b) =>
   Object.entries(a).every(([name, value]) => /** @type {any} */ (b)[name] === value);
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const state = new State(widget);
-  const view = () => {
-    const device = state.device();
-    if (!device) return nothing; // the page has not said yet which there are
-    const found = state.costs();
-    const why = assumptions(state.config(), state.run(), device);
-    return html`<div class="gptlib-layout">
-      <div class="gptlib-head">
-        <strong class="gptlib-title">What training costs</strong>
-        ${familyChoice(state)}
-      </div>
-      ${presetsView(state)} ${settingsView(state)}
-      <div class="gptlib-tc-tiles">${tilesOf(state, found, why).map(tileView)}</div>
-      ${timeView(found)}
-      <div class="gptlib-cards">
-        ${flopsCard(state)} ${memoryCard(state, device, found.held_bytes, why.memory)}
-      </div>
-      ${state.status.element}
-    </div>`;
-  };
-  const drawn = () => state.device() && state.tell(inWords(state.costs()));
-  return { view, drawn, close: () => state.close() };
-}
-
-export default define("tc", ["config", "run", "family", "devices"], setUp);
+export default define("tc", ["config", "run", "family", "devices"], (widget) => new State(widget));

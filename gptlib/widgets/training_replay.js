@@ -1,6 +1,8 @@
 // A training run to scrub through: its loss above the floor, what it wrote at each moment, and
 // where one of its heads looked. Everything was measured in Python; here it is only shown.
 
+import { bytesOf, fromBase64 } from "./lib/bytes.js";
+import { put, rgbOf } from "./lib/canvas.js";
 import { at, columns, levels, measured } from "./lib/chart.js";
 import {
   announcer,
@@ -15,10 +17,9 @@ import {
   svg,
   uniqueName,
 } from "./lib/kit.js";
-import { bytesOf, fromBase64 } from "./lib/bytes.js";
-import { formatCount, formatShort, plural } from "./lib/numbers.js";
+import { clamp, formatCount, formatShort, plural, signed } from "./lib/numbers.js";
 import { moved, withModifier } from "./lib/rove.js";
-import { inked, MARKS, orList } from "./lib/tokens.js";
+import { heaviestOf, inked, MARKS, orList } from "./lib/tokens.js";
 
 /** @import { Widget } from "./lib/kit.js" */
 /**
@@ -46,9 +47,7 @@ const KNEE = 10; // below so many steps the axis is about even, so that it can s
 
 /**
  * Where a step stands on the axis: logarithmic, but for the first few steps.
- * @param {number} step
- * @param {number} steps of the whole axis
- * @returns {number} from 0 to 1
+ * @param {number} step @param {number} steps of the whole axis @returns {number} from 0 to 1
  */
 export function placeOf(step, steps) {
   return Math.log1p(step / KNEE) / Math.log1p(Math.max(steps, 1) / KNEE);
@@ -56,18 +55,12 @@ export function placeOf(step, steps) {
 
 /**
  * The step that stands nearest to a place on the axis.
- * @param {number} place from 0 to 1
- * @param {number[]} steps that there are, in order
- * @param {number} last step of the axis
- * @returns {number} its index
+ * @param {number} place from 0 to 1 @param {number[]} steps that there are, in order
+ * @param {number} last step of the axis @returns {number} its index
  */
 export function nearest(place, steps, last) {
-  let best = 0;
-  for (let i = 1; i < steps.length; i++) {
-    const off = Math.abs(placeOf(steps[i], last) - place);
-    if (off < Math.abs(placeOf(steps[best], last) - place)) best = i;
-  }
-  return best;
+  const far = steps.map((step) => Math.abs(placeOf(step, last) - place));
+  return far.indexOf(Math.min(...far));
 }
 
 /** @param {number} steps @returns {number[]} powers of ten, and the last step if it has room */
@@ -81,8 +74,7 @@ export function ticks(steps) {
 
 /**
  * Where a loss stands: logarithmic, since the last steps to the floor are small ones.
- * @param {number} loss
- * @param {{ low: number, high: number }} range
+ * @param {number} loss @param {{ low: number, high: number }} range
  * @returns {number} from 0, the top, to 1
  */
 export function heightOf(loss, { low, high }) {
@@ -97,8 +89,7 @@ export function rangeOf({ floor, curve, moments }) {
 
 /**
  * The attention of a head, from what is stored: its lower triangle by rows.
- * @param {string} map base64 of bytes, 255 is a weight of 1
- * @param {number} size how many tokens
+ * @param {string} map base64 of bytes, 255 is a weight of 1 @param {number} size how many tokens
  * @returns {Float64Array} size x size, 0 above the diagonal
  */
 export function weightsOf(map, size) {
@@ -116,8 +107,7 @@ export function weightsOf(map, size) {
 /**
  * A sample in its parts: the prompt, what follows the grammar, the word in which it leaves it, the
  * rest. Python counts characters in code points.
- * @param {Sample} sample
- * @param {string} prompt
+ * @param {Sample} sample @param {string} prompt
  * @returns {{ prompt: string, good: string, leaves: string, rest: string }}
  */
 export function parts(sample, prompt) {
@@ -170,9 +160,8 @@ export function verdict(sample, prompt) {
 /** @param {number} value @returns {string} three digits or more, with a true minus sign */
 export function digits(value) {
   const size = Math.abs(value);
-  const text = value.toFixed(size < 10 ? 3 : size < 100 ? 1 : 0);
   if (size >= 1000) return formatCount(Math.round(value));
-  return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
+  return signed(value.toFixed(size < 10 ? 3 : size < 100 ? 1 : 0));
 }
 
 /** @param {string} token a character a byte @returns {string} what to show for it */
@@ -182,21 +171,9 @@ export function wordOf(token) {
   return Array.from(text.trim() || MARKS[" "], readable).join("");
 }
 
-/**
- * The heaviest tokens of a row, in words.
- * @param {string[]} labels
- * @param {Float64Array} weights of the row
- * @param {number} [most]
- * @returns {string}
- */
-export function heaviest(labels, weights, most = 3) {
-  return Array.from(weights, (weight, i) => ({ weight, i }))
-    .sort((a, b) => b.weight - a.weight || a.i - b.i)
-    .slice(0, most)
-    .filter(({ weight }) => weight >= 0.01)
-    .map(({ weight, i }) => `“${labels[i]}” ${weight.toFixed(2)}`)
-    .join(", ");
-}
+/** @param {string[]} labels @param {Float64Array} weights @returns {string} the heaviest of them */
+export const heaviest = (labels, weights) =>
+  heaviestOf(labels.map((label) => `“${label}”`), weights, 0.01);
 
 /** @param {string} prompt @returns {string} short enough for a tab */
 export function promptName(prompt) {
@@ -210,18 +187,11 @@ export function promptName(prompt) {
 
 const PAUSE = 1200; // milliseconds from one moment to the next
 
-/**
- * What is the same at all moments of a replay.
- * @param {Replay} replay
- */
+/** What is the same at all moments of a replay. @param {Replay} replay */
 function sceneOf(replay) {
   const { fragment, prompts, moments, steps } = replay;
   const labels = fragment.tokens.map(wordOf);
-  const maps = moments.map(({ map }) => {
-    /** @type {Float64Array | undefined} */
-    let weights;
-    return () => weights ??= weightsOf(map, labels.length);
-  });
+  const maps = moments.map(({ map }) => weightsOf(map, labels.length));
   const texts = moments.flatMap(({ samples }) =>
     samples.map((sample, i) => Object.values(parts(sample, prompts[i])).join(""))
   );
@@ -241,27 +211,35 @@ class Player {
   id = uniqueName();
   said = announcer();
   /** @type {Scene | null} */
-  drawn = null;
+  known = null;
 
   /** @param {Widget} widget */
   constructor(widget) {
     this.widget = widget;
     this.model = widget.model;
     this.chart = measured(widget.update);
+    this.endTheme = onTheme(this.drawn);
+  }
+
+  close() {
+    this.endTheme();
+    clearInterval(this.playing);
+    this.chart.close();
+    this.said.close();
   }
 
   /** Of the replay that the widget has now. @returns {Scene} */
   scene() {
     const replay = this.model.get("replay");
-    if (this.drawn && this.drawn.replay === replay) return this.drawn;
+    if (this.known && this.known.replay === replay) return this.known;
     this.hovered = -1;
-    return this.drawn = sceneOf(replay);
+    return this.known = sceneOf(replay);
   }
 
   /** @returns {Replay} */
   replay = () => this.scene().replay;
   /** @param {string} name @param {number} count @returns {number} */
-  chosen = (name, count) => Math.min(Math.max(this.model.get(name) ?? 0, 0), count - 1);
+  chosen = (name, count) => clamp(this.model.get(name) ?? 0, 0, count - 1);
   index = () => this.chosen("moment", this.replay().moments.length);
   prompt = () => this.chosen("prompt", this.replay().prompts.length);
   token = () => this.chosen("token", this.scene().labels.length);
@@ -269,7 +247,7 @@ class Player {
   row = () => this.hovered < 0 ? this.token() : this.hovered;
   last = () => this.index() === this.replay().moments.length - 1;
   moment = () => this.replay().moments[this.index()];
-  weights = () => this.scene().maps[this.index()]();
+  weights = () => this.scene().maps[this.index()];
   verdict = () =>
     verdict(this.moment().samples[this.prompt()], this.replay().prompts[this.prompt()]);
   /** @param {number} step */
@@ -278,7 +256,7 @@ class Player {
   /** @param {number} number @param {boolean} [keep] whether to tell Python */
   go(number, keep = true) {
     this.widget.update(); // the slider snaps to the moments
-    const moment = Math.min(Math.max(number, 0), this.replay().moments.length - 1);
+    const moment = clamp(number, 0, this.replay().moments.length - 1);
     if (moment === this.index()) return;
     this.model.set("moment", moment);
     if (keep) this.widget.save({});
@@ -326,18 +304,16 @@ class Player {
     this.widget.update();
   }
 
-  /** @param {KeyboardEvent} event */
-  onSliderKey(event) {
+  onSliderKey = (/** @type {KeyboardEvent} */ event) => {
     const keys = { back: ["ArrowLeft", "ArrowDown"], on: ["ArrowRight", "ArrowUp"], page: -4 };
     const to = moved(event.key, this.index(), this.replay().moments.length, keys);
     if (to === null || withModifier(event)) return;
     event.preventDefault();
     this.take(to);
-  }
+  };
 
-  /** @param {KeyboardEvent} event */
-  onTokenKey(event) {
-    const here = Number(/** @type {HTMLElement} */ (event.target).dataset.index);
+  onTokenKey = (/** @type {any} */ event) => {
+    const here = Number(event.target.dataset.index);
     const keys = { back: ["ArrowLeft"], on: ["ArrowRight"], page: 0 };
     const to = event.key === "Escape"
       ? this.replay().fragment.query
@@ -348,7 +324,7 @@ class Player {
     this.choose(to);
     const chip = this.widget.root.querySelector(`[data-index="${to}"]`);
     /** @type {HTMLElement} */ (chip).focus();
-  }
+  };
 
   /** @param {number} token */
   choose(token) {
@@ -363,7 +339,8 @@ class Player {
     this.widget.update();
   }
 
-  recolor = () => {
+  /** The map takes the color that the page has now. */
+  drawn = () => {
     const canvas = this.widget.root.querySelector("canvas");
     const color = canvas ? getComputedStyle(canvas).color : "";
     if (color === this.color) return;
@@ -371,10 +348,26 @@ class Player {
     this.widget.update();
   };
 
-  close() {
-    clearInterval(this.playing);
-    this.chart.close();
-    this.said.close();
+  view() {
+    const replay = this.replay();
+    const [moments, steps] = [replay.moments.length, replay.steps];
+    return html`
+      <div class="gptlib-layout gptlib-tr-layout">
+        <div class="gptlib-head gptlib-tr-head">
+          <strong class="gptlib-title">A training run, replayed</strong>
+          <p class="gptlib-soft">${plural(moments, "moment")} of ${plural(steps, "step")}</p>
+        </div>
+        ${plotView(this)} ${steerView(this)}
+        <div class="gptlib-cards">${writesView(this)} ${headView(this)}</div>
+        <details class="gptlib-tr-details">
+          <summary>All moments as a table</summary>
+          <div class="gptlib-tr-scroller" tabindex="0" role="region" aria-label="All moments">
+            ${guard([replay], () => tableView(replay))}
+          </div>
+        </details>
+        ${this.said.element}
+      </div>
+    `;
   }
 }
 
@@ -471,11 +464,11 @@ function plotView(player) {
       <svg class="gptlib-chart gptlib-tr-chart" height=${height} aria-hidden="true"
         ${player.chart.here} @pointerdown=${down} @pointermove=${drag} @pointerup=${done}
         @pointercancel=${done}>${width ? momentsView(player) : ""}</svg>
-      <input type="range" class="gptlib-tr-slider" min="0" max="1" step="any"
+      <input type="range" class="gptlib-tap gptlib-tr-slider" min="0" max="1" step="any"
         aria-label="Moment of the training"
         aria-valuetext="step ${formatCount(step)}, loss ${digits(loss)}"
         .value=${live(String(player.place(step)))} @input=${slide} @change=${done}
-        @keydown=${(/** @type {KeyboardEvent} */ event) => player.onSliderKey(event)}>
+        @keydown=${player.onSliderKey}>
     </div>
   `;
 }
@@ -533,17 +526,14 @@ function writesView(player) {
     inline`<li class=${classes("tr-flag", sample[name] && "tr-holds")}>${name} ${
       sample[name] ? "✓" : "✗"
     }</li>`;
-  const choice = {
+  const choice = radios({
     legend: html`<span class="gptlib-spoken">Prompt</span>`,
     name: player.id,
     value: String(prompt),
-    options: prompts.map((
-      one,
-      i,
-    ) => /** @type {[string, string]} */ ([String(i), promptName(one)])),
-    choose: (/** @type {string} */ chosen) => player.widget.save({ prompt: Number(chosen) }),
+    options: prompts.map((one, i) => [String(i), promptName(one)]),
+    choose: (chosen) => player.widget.save({ prompt: Number(chosen) }),
     class: "gptlib-tr-prompts",
-  };
+  });
   return html`
     <section class="gptlib-card" aria-label="What it writes">
       <div class="gptlib-head gptlib-tr-head">
@@ -552,7 +542,7 @@ function writesView(player) {
           ${flag("names")} ${flag("pronouns")} ${flag("object")}
         </ul>
       </div>
-      ${radios(choice)}
+      ${choice}
       <div class="gptlib-tr-meter" aria-hidden="true">
         <span style="width: ${100 * followed(sample)}%"></span>
       </div>
@@ -579,46 +569,36 @@ function tokensView(player, seen) {
     const value = i <= row ? seen[i] : 0;
     const kinds = [i === 0 && "tr-start", fragment.targets.includes(i) && "tr-target"];
     const places = [i === row && "tr-self", i > row && "tr-later"];
-    return html`
-      <button type="button" class=${classes("tr-token", ...kinds, ...places)} data-index=${i}
-        tabindex=${i === chosen ? 0 : -1} aria-pressed=${i === chosen}
-        style="--weight: ${Math.round(100 * Math.sqrt(value))}%"><span
-          class="gptlib-tr-token-text">${text}</span><span class="gptlib-tr-weight"
-          aria-hidden="true">${value < 0.005
-            ? ""
-            : value.toFixed(2).replace(/^0/, "")}</span></button>
-    `;
+    const weight = value < 0.005 ? "" : value.toFixed(2).replace(/^0/, "");
+    return inline`<button type="button" class=${classes("tap tr-token", ...kinds, ...places)}
+      data-index=${i} tabindex=${i === chosen ? 0 : -1} aria-pressed=${i === chosen}
+      style="--weight: ${Math.round(100 * Math.sqrt(value))}%"><span
+      class="gptlib-tr-token-text">${text}</span><span class="gptlib-weight gptlib-tr-weight"
+      aria-hidden="true">${weight}</span></button>`;
   };
   return html`
     <div class="gptlib-tr-tokens" role="group" aria-label="Token that looks" @click=${click}
-      @keydown=${(/** @type {KeyboardEvent} */ event) => player.onTokenKey(event)}
-      @pointerover=${over} @pointerleave=${() => player.hover(-1)}>${labels.map(chip)}</div>
+      @keydown=${player.onTokenKey} @pointerover=${over}
+      @pointerleave=${() => player.hover(-1)}>${labels.map(chip)}</div>
   `;
 }
 
 /**
- * Where each token looks, as a picture: the more, the darker.
- * @param {HTMLCanvasElement} canvas
- * @param {Float64Array} weights
- * @param {number} n tokens
- * @param {string} color
+ * Where each token looks, as a picture: the more, the darker; around the row that is shown, a frame.
+ * @param {Player} player
  */
-function paint(canvas, weights, n, color) {
-  if (!color) return; // it is not in the page yet
-  const image = new ImageData(n, n);
-  const tint = (color.match(/[\d.]+/g) ?? []).slice(0, 3).map(Number);
-  weights.forEach((weight, i) => image.data.set([...tint, 255 * Math.sqrt(weight)], 4 * i));
-  canvas.width = canvas.height = n;
-  canvas.getContext("2d")?.putImageData(image, 0, 0);
-}
-
-/** The picture, with a frame around the row that is shown. @param {Player} player */
 function mapView(player) {
   const [weights, n, { color }] = [player.weights(), player.scene().labels.length, player];
-  const draw = (/** @type {HTMLCanvasElement} */ canvas) => paint(canvas, weights, n, color);
+  const draw = (/** @type {HTMLCanvasElement} */ canvas) => {
+    if (!color) return; // it is not in the page yet
+    const image = new ImageData(n, n);
+    const tint = rgbOf(color);
+    weights.forEach((weight, i) => image.data.set([...tint, 255 * Math.sqrt(weight)], 4 * i));
+    put(canvas, image);
+  };
   const click = (/** @type {any} */ { currentTarget, clientY }) => {
     const { top, height } = currentTarget.getBoundingClientRect();
-    player.choose(Math.min(Math.max(Math.floor(((clientY - top) / height) * n), 0), n - 1));
+    player.choose(clamp(Math.floor(((clientY - top) / height) * n), 0, n - 1));
   };
   return html`
     <div class="gptlib-tr-map" aria-hidden="true" @click=${click}>
@@ -647,7 +627,7 @@ function headView(player) {
       <span class="gptlib-tr-score-bar" aria-hidden="true">
         <span style="width: ${100 * score}%"></span><span style="width: ${100 * others}%"></span>
       </span>
-      <p class="gptlib-tr-score">
+      <p class="gptlib-soft gptlib-tr-score">
         <b>${score.toFixed(2)}</b> of its attention goes to the name that comes next,
         <b>${others.toFixed(2)}</b> to other names.
       </p>
@@ -688,39 +668,6 @@ function tableView({ prompts, moments, floor }) {
   `;
 }
 
-/** @param {Widget} widget */
-function setUp(widget) {
-  const player = new Player(widget);
-  const endTheme = onTheme(player.recolor);
-  const view = () => {
-    const replay = player.replay();
-    const [moments, steps] = [
-      plural(replay.moments.length, "moment"),
-      plural(replay.steps, "step"),
-    ];
-    return html`
-      <div class="gptlib-layout gptlib-tr-layout">
-        <div class="gptlib-head gptlib-tr-head">
-          <strong class="gptlib-title">A training run, replayed</strong>
-          <p class="gptlib-soft">${moments} of ${steps}</p>
-        </div>
-        ${plotView(player)} ${steerView(player)}
-        <div class="gptlib-cards">${writesView(player)} ${headView(player)}</div>
-        <details class="gptlib-tr-details">
-          <summary>All moments as a table</summary>
-          <div class="gptlib-tr-scroller" tabindex="0" role="region" aria-label="All moments">
-            ${guard([replay], () => tableView(replay))}
-          </div>
-        </details>
-        ${player.said.element}
-      </div>
-    `;
-  };
-  const close = () => {
-    endTheme();
-    player.close();
-  };
-  return { view, drawn: player.recolor, close };
-}
+const TRAITS = ["replay", "moment", "prompt", "token"];
 
-export default define("tr", ["replay", "moment", "prompt", "token"], setUp);
+export default define("tr", TRAITS, (widget) => new Player(widget));

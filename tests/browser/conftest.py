@@ -151,3 +151,21 @@ def page(browser: playwright_api.Browser) -> Iterator[playwright_api.Page]:
     """Open a page at 1280 x 800; the test fails if anything is printed as an error."""
     with quiet_page(browser, viewport={"width": 1280, "height": 800}) as page:
         yield page
+
+
+def violations(page: playwright_api.Page, context: Any = None, **options: Any) -> list[str]:
+    """Return what axe finds, within a selector: each rule, and the first elements that break it.
+
+    Elements that pass are not listed: to describe thousands of them takes longer than the checks.
+    """
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright").Axe()
+    found = axe.run(page, context, {"resultTypes": ["violations"], **options}).response
+    checked = {rule["id"] for rule in (*found["passes"], *found["violations"])}
+    assert len(checked) > 10 or checked == {*options["runOnly"]}, checked
+    assert "color-contrast" in checked or "rules" in options
+    return [_summary(violation) for violation in found["violations"]]
+
+
+def _summary(violation: dict[str, Any]) -> str:
+    nodes = "; ".join(node["html"][:120] for node in violation["nodes"][:3])
+    return f"{violation['id']} ({len(violation['nodes'])}): {nodes}"

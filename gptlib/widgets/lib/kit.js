@@ -27,8 +27,10 @@ export const inline = html;
  *   update(): void,
  *   save(values: Record<string, unknown>): void,
  * }} Widget  `update` asks for a drawing, `save` sets traits and tells the kernel
- * @typedef {{ view(): unknown, drawn?(): void, close?(): void }} Parts  `drawn` is called after
- *   each drawing, `close` when the widget goes
+ * @typedef {{
+ *   view(): unknown, drawn?(): void, close?(): void, on?: Record<string, () => void>,
+ * }} Parts  `drawn` is called after each drawing, `close` when the widget goes, and what is `on` a
+ *   trait when that changes
  */
 
 /**
@@ -75,13 +77,15 @@ function mount(name, traits, setUp, model, el) {
   };
   const keys = keepKeys(root);
   const parts = setUp({ model, root, update, save });
-  for (const trait of traits) model.on(`change:${trait}`, update);
+  const listeners = Object.entries(parts.on ?? {});
+  for (const trait of traits) listeners.push([trait, update]);
+  for (const [trait, hear] of listeners) model.on(`change:${trait}`, hear);
   el.append(root);
   draw();
   return () => {
     closed = true;
     keys.disconnect();
-    for (const trait of traits) model.off(`change:${trait}`, update);
+    for (const [trait, hear] of listeners) model.off(`change:${trait}`, hear);
     parts.close?.();
   };
 }
@@ -129,10 +133,10 @@ export function announcer(pause = 500) {
   let timer = 0;
   return {
     element, // to be drawn by the view
-    /** @param {string} sentence */
-    say(sentence) {
+    /** @param {string} sentence @param {number} [wait] another pause */
+    say(sentence, wait = pause) {
       clearTimeout(timer);
-      timer = window.setTimeout(() => element.textContent = sentence, pause);
+      timer = window.setTimeout(() => element.textContent = sentence, wait);
     },
     close: () => clearTimeout(timer),
   };
@@ -200,12 +204,13 @@ export const guard = directive(Guard);
  * A button.
  * @param {unknown} content
  * @param {() => void} act
- * @param {{ class?: string, pressed?: boolean, disabled?: boolean }} [more]
+ * @param {{ class?: string, pressed?: boolean, disabled?: boolean, label?: string }} [more]
  */
 export const button = (content, act, more = {}) =>
   html`
     <button type="button" class=${more.class ?? "gptlib-button"} ?disabled=${more.disabled ?? false}
-      aria-pressed=${more.pressed ?? nothing} @click=${act}>${content}</button>
+      aria-pressed=${more.pressed ?? nothing} aria-label=${more.label ?? nothing}
+      @click=${act}>${content}</button>
   `;
 
 /**

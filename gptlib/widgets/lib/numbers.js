@@ -65,6 +65,12 @@ export function formatChance(chance) {
   return chance === 1 ? "100%" : `${percent.toFixed(percent < 0.995 ? 2 : 1)}%`;
 }
 
+/** @param {string} number @returns {string} with a true minus sign, and none before a zero */
+export const signed = (number) => number.replace("-", Number(number) === 0 ? "" : "−");
+
+/** @param {number} value @param {number} low @param {number} high @returns {number} */
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
 /** @param {number} value @returns {number} without what binary fractions add: 45, not 45.00000001 */
 export const tidy = (value) => Number(value.toPrecision(12));
 

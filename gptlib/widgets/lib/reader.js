@@ -2,20 +2,24 @@
 // In a notebook the kernel reads it; in a page without one, the mini model, once he has loaded it.
 
 import { openModel } from "./engine.js";
-import { html, live, nothing } from "./kit.js";
+import { button, html, live, nothing } from "./kit.js";
 import { megabytes } from "./numbers.js";
 
 /** @import { Widget } from "./kit.js" */
 /**
  * @typedef {{
- *   name: string, noun: string, question: string, more?: Record<string, unknown>,
- *   text(): string, take(answer: any, text: string): string,
- * }} Reading  `name` begins its classes, `noun` says what is drawn of the text that it has now; what
- *   the model in a page answers to the question is taken, or it is said why it cannot be
+ *   name: string, text(): string | null, noun?: string, last?: string, label?: string,
+ *   trait?: string, reset?: Record<string, unknown>,
+ *   question?: string, more?: Record<string, unknown>, take?(answer: any, text: string): string,
+ * }} Reading  `name` begins its classes, `text` is the one that is drawn (null: of none that is asked
+ *   for), `noun` or `last` says what is drawn of it; `trait` holds the reader's, and a new one sets
+ *   others to `reset`; what the model in a page answers to the question is taken, or it is said why
+ *   it cannot be
  */
 
 const PAUSE = 400; // after the last key, in milliseconds: then the text is read
 const PATIENCE = 3000; // with a kernel that does not answer
+const STRONG = { class: "gptlib-button gptlib-strong" };
 
 /** A part of a widget: its view, what follows a drawing, and its end. */
 export class Reader {
@@ -33,6 +37,7 @@ export class Reader {
   constructor(widget, reading) {
     this.widget = widget;
     this.reading = reading;
+    this.trait = reading.trait ?? "text";
     this.kernel = Boolean(widget.model.get("live")); // only a kernel has this trait
     this.bytes = Number(widget.model.get("mini") ?? 0); // of the weights, where a page can load them
     this.text = ""; // the last that came from the box or went into it
@@ -46,7 +51,7 @@ export class Reader {
 
   /** The text that is asked for. @returns {string} */
   get wanted() {
-    return this.widget.model.get("text") ?? this.reading.text();
+    return this.widget.model.get(this.trait) ?? this.reading.text();
   }
 
   /** Whether another text is drawn than the one asked for. */
@@ -74,7 +79,7 @@ export class Reader {
       this.text = value.replace(/\p{Surrogate}/gu, "\ufffd");
       this.problem = "";
       this.patient();
-      this.widget.save({ text: this.text });
+      this.widget.save({ [this.trait]: this.text, ...this.reading.reset });
       this.widget.update();
       if (this.engine) this.read().catch((error) => this.fail(error));
     }, PAUSE);
@@ -87,7 +92,7 @@ export class Reader {
     this.problem = text ? "" : "The text is empty: at least one token is needed.";
     if (text) {
       const answer = await this.engine.ask(this.reading.question, { ...this.reading.more, text });
-      if (text === this.wanted) this.problem = this.reading.take(answer, text);
+      if (text === this.wanted) this.problem = this.reading.take?.(answer, text) ?? "";
     }
     this.widget.update();
   }
@@ -141,21 +146,22 @@ export class Reader {
 
   // --- what he sees ---------------------------------------------------------------------------
 
-  /** @param {unknown} [below] the box */
-  view(below = nothing) {
-    const { name, noun } = this.reading;
+  /** @param {unknown} [below] the box @param {unknown} [above] */
+  view(below = nothing, above = nothing) {
+    const { name, noun, label = "Your text" } = this.reading;
+    const last = this.reading.last ?? `The ${noun} below is of the last text.`;
     if (this.wanted !== this.text) {
       this.text = this.wanted;
       this.box = this.text.replace(/\r\n?/g, "\n"); // as the box itself writes it
     }
-    const wrong = this.sentence && `${this.sentence} The ${noun} below is of the last text.`;
+    const wrong = this.sentence && `${this.sentence} ${last}`;
     const type = (/** @type {any} */ event) => this.type(event.target.value);
-    const box = html`<label class="gptlib-text-label">Your text
+    const box = html`<label class="gptlib-text-label">${label}
       <textarea class="gptlib-text" rows="2" spellcheck="false" autocomplete="off"
         aria-invalid=${String(Boolean(wrong))} .value=${live(this.box)} @input=${type}></textarea>
     </label>`;
     return html`<div class="gptlib-reader gptlib-${name}-input">
-      ${this.open ? box : nothing}${this.loader()}
+      ${above}${this.open ? box : nothing}${this.loader()}
       <div class="gptlib-error gptlib-${name}-error" role="status">${
       this.late && this.stale ? "Waiting for Python. Is the kernel running?" : wrong
     }</div>${below}
@@ -167,17 +173,13 @@ export class Reader {
     const needed = this.bytes > 0 && !this.kernel && this.other && !this.engine;
     if (!needed && !this.load) return nothing;
     const size = `${megabytes(this.bytes)} MB`;
-    const button = (/** @type {string} */ text, /** @type {() => void} */ act) =>
-      html`<button type="button" class="gptlib-button gptlib-strong" @click=${act}>${text}</button>`;
+    const act = this.failed ? "Try again" : "Read this text";
     return html`<div class="gptlib-bar gptlib-loader gptlib-${this.reading.name}-loader">${
       this.load
         ? html`<progress max=${this.bytes} .value=${this.loaded} aria-label="Loading the model">
           </progress><span class="gptlib-soft">${megabytes(this.loaded)} of ${size}</span>
-          ${button("Cancel", () => this.cancel())}`
-        : button(
-          `${this.failed ? "Try again" : "Read this text"}: load the model, ${size}`,
-          () => this.start(),
-        )
+          ${button("Cancel", () => this.cancel(), STRONG)}`
+        : button(`${act}: load the model, ${size}`, () => this.start(), STRONG)
     }</div>`;
   }
 

@@ -3,6 +3,7 @@
 import { entry, html, slider } from "./kit.js";
 import { range } from "./numbers.js";
 
+/** @import { Widget } from "./kit.js" */
 /** @import { Model } from "./types.d.ts" */
 /** @typedef {{ temperature: number, top_k: number | null, top_p: number | null }} Settings */
 
@@ -71,13 +72,15 @@ export function readSeed(text) {
   return text !== "" && Number.isInteger(value) && value >= 0 && value < 2 ** 32 ? value : null;
 }
 
-/**
- * A box for the seed.
- * @param {number} seed
- * @param {(seed: number) => void} take gets the old seed again where none was entered
- */
-export const seedBox = (seed, take) =>
-  html`
+/** A box for the seed: the old one stands in it again where none was entered. @param {Widget} widget */
+export function seedBox({ model, save, update }) {
+  const seed = model.get("seed");
+  const take = (/** @type {string} */ text) => {
+    save({ seed: readSeed(text) ?? seed });
+    update();
+  };
+  return html`
     <input type="number" class="gptlib-number gptlib-seed" min="0" max=${2 ** 32 - 1} step="1"
-      inputmode="numeric" ${entry(String(seed), (text) => take(readSeed(text) ?? seed))}>
+      inputmode="numeric" ${entry(String(seed), take)}>
   `;
+}

@@ -5,7 +5,7 @@
 
 import { openModel } from "./engine.js";
 import { announcer, onFrame } from "./kit.js";
-import { plural } from "./numbers.js";
+import { plural, sum } from "./numbers.js";
 import { samplingOf } from "./sampling.js";
 import { labelOfText } from "./tokens.js";
 
@@ -31,49 +31,33 @@ export function seedAt(seed, index) {
   return (mixed ^ (mixed >>> 16)) >>> 0;
 }
 
-/**
- * Put a token into the last group, if that one waits for the rest of a character, or a new one.
+/** Put a token into the last group, if that one waits for the rest of a character, or a new one.
  * @param {Group[]} groups @param {string} text what the token completes @param {number} index
- * @param {boolean} whole whether it stands for itself, as the end-of-text token does
- */
+ * @param {boolean} whole whether it stands for itself, as the end-of-text token does */
 export function addToGroups(groups, text, index, whole = false) {
   const group = groups.at(-1);
-  if (group?.open && !whole) {
-    Object.assign(group, { text, last: index, open: !text });
-  } else {groups.push({
-      text,
-      first: index,
-      last: index,
-      open: !text && !whole,
-    });}
+  if (group?.open && !whole) Object.assign(group, { text, last: index, open: !text });
+  else groups.push({ text, first: index, last: index, open: !text && !whole });
 }
 
 /** @param {Token[]} tokens @param {Group} group @returns {number | null} the loss of all of it */
 export function lossOf(tokens, { first, last }) {
-  let sum = 0;
-  for (let i = first; i <= last; i++) {
-    const { loss } = tokens[i];
-    if (loss === null) return null;
-    sum += loss;
-  }
-  return sum;
+  const losses = tokens.slice(first, last + 1).map(({ loss }) => loss ?? NaN);
+  const all = sum(losses);
+  return Number.isNaN(all) ? null : all;
 }
 
 /** Tokens, what is known of them, and which of them the reader has taken hold of. */
 export class Story {
-  /** @type {Group[]} */
-  groups = [];
+  /** @type {Group[]} */ groups = [];
   begun = 1; // so many tokens at its beginning are the reader's
   chosen = -1; // a group
   pointed = -1; // another, under the pointer
-  /** @type {Looks | null} */
-  looks = null;
+  /** @type {Looks | null} */ looks = null;
 
-  /**
-   * @param {Token[]} [tokens] the first is the end-of-text token
+  /** @param {Token[]} [tokens] the first is the end-of-text token
    * @param {Alternative[] | null} [next] what may follow
-   * @param {number} [start] the first token that the model still reads
-   */
+   * @param {number} [start] the first token that the model still reads */
   constructor(tokens = [], next = null, start = 0) {
     this.tokens = tokens;
     this.next = next;
@@ -123,11 +107,8 @@ export class Story {
     if (last) this.current = this.groups.length - 1; // it stays at the end
   }
 
-  /**
-   * What the worker has read; what is known of the tokens that stood there before stays.
-   * @param {any} fed
-   * @returns {Story} this one, if it is the same text
-   */
+  /** What the worker has read; what is known of the tokens that stood there before stays.
+   * @param {any} fed @returns {Story} this one, if it is the same text */
   reread({ ids, texts, start, alternatives }) {
     const { tokens } = this;
     let known = 0;
@@ -146,16 +127,13 @@ export class Story {
 
 /** Wait, but no longer than until the signal comes, and not at all in a page that nobody sees.
  * @param {number} ms @param {AbortSignal} signal */
-function pause(ms, signal) {
-  return new Promise((resolve) => {
-    if (ms <= 0 || signal.aborted || document.hidden) return resolve(null);
-    const over = new AbortController();
-    const until = { signal: over.signal }; // the listeners go when it is over
-    until.signal.addEventListener("abort", resolve);
-    const done = () => over.abort();
-    setTimeout(done, ms);
-    signal.addEventListener("abort", done, until);
-    document.addEventListener("visibilitychange", done, until); // timers are slow where nobody looks
+async function pause(ms, signal) {
+  if (ms <= 0 || signal.aborted || document.hidden) return;
+  const over = AbortSignal.any([signal, AbortSignal.timeout(ms)]);
+  await new Promise((resolve) => {
+    over.addEventListener("abort", resolve);
+    // Timers are slow where nobody looks.
+    document.addEventListener("visibilitychange", resolve, { signal: over });
   });
 }
 
@@ -182,21 +160,17 @@ export class Session {
   stored = false; // whether the story is Python's example
   beginning = ""; // what the story was written from,
   seed = 1; // and the seed
-  /** @type {any} */
-  engine = null;
+  /** @type {any} */ engine = null;
   doing = ""; // in a word: loading, reading, writing
   arrived = 0; // bytes of the model
   error = "";
   told = ""; // what there is to say, until something else is done
-  /** @type {(() => void) | null} */
-  retry = null;
+  /** @type {(() => void) | null} */ retry = null;
   status = announcer(0);
   #calm = window.matchMedia("(prefers-reduced-motion: reduce)");
-  /** @type {Promise<any> | null} */
-  #opening = null;
+  /** @type {Promise<any> | null} */ #opening = null;
   #load = new AbortController(); // of what is opening
-  /** @type {AbortController | null} */
-  #job = null; // what is under way
+  /** @type {AbortController | null} */ #job = null; // what is under way
   #slow = 0; // a timer
   #gone = false;
 
@@ -254,11 +228,9 @@ export class Session {
     }
   }
 
-  /**
-   * Let the model read a text and then do something with it, in place of what is under way.
+  /** Let the model read a text and then do something with it, in place of what is under way.
    * @param {() => { text?: string, ids?: number[] }} read
-   * @param {(signal: AbortSignal) => unknown} work
-   */
+   * @param {(signal: AbortSignal) => unknown} work */
   async #act(read, work) {
     this.#job?.abort();
     const own = (this.#job = new AbortController());

@@ -1,7 +1,7 @@
 // What the widgets have in common in which the reader configures a model: boxes and sliders, what
 // is said of a value that does not hold, and what training holds for a parameter.
 
-import { HELD, memberOf, modelName, problem, sizesOf, total } from "./accounting.js";
+import { BYTES, HELD, memberOf, modelName, problem, sizesOf, total } from "./accounting.js";
 import {
   announcer,
   entry,
@@ -33,8 +33,7 @@ export class Settings {
   error = "";
   wrong = ""; // the fields that do not hold, by their names
   dragged = ""; // the slider that moves: its stops must not move with it
-  /** @type {Record<string, number[]>} */
-  stops = {};
+  /** @type {Record<string, number[]>} */ stops = {};
   status = announcer();
   told = ""; // the first picture is not news
 
@@ -45,15 +44,13 @@ export class Settings {
   constructor(widget, traits) {
     this.widget = widget;
     this.model = widget.model;
-    this.traits = traits;
-    for (const trait of traits) this.model.on(`change:${trait}`, this.forget);
+    this.on = Object.fromEntries(traits.map((trait) => [trait, this.forget]));
   }
 
   forget = () => this.error = this.wrong = "";
 
   close() {
     this.status.close();
-    for (const trait of this.traits) this.model.off(`change:${trait}`, this.forget);
   }
 
   /** @returns {Config} */
@@ -66,13 +63,9 @@ export class Settings {
     return this.model.get("family") ?? [];
   }
 
-  /**
-   * Take values that hold, or say what is wrong; the last good ones stay.
-   * @param {string} message
-   * @param {string} fields
-   * @param {Record<string, unknown>} values
-   * @param {boolean} [keep] whether to tell Python
-   */
+  /** Take values that hold, or say what is wrong; the last good ones stay.
+   * @param {string} message @param {string} fields @param {Record<string, unknown>} values
+   * @param {boolean} [keep] whether to tell Python */
   take(message, fields, values, keep = true) {
     [this.error, this.wrong] = [message, message && fields];
     this.widget.update();
@@ -117,9 +110,7 @@ export class Settings {
 
 /**
  * A list of models.
- * @param {string} chosen
- * @param {[string, string][]} options
- * @param {(name: string) => void} choose
+ * @param {string} chosen @param {[string, string][]} options @param {(name: string) => void} choose
  */
 export const modelChoice = (chosen, options, choose) =>
   html`<label class="gptlib-choose"><span>Model</span>${
@@ -142,6 +133,11 @@ export function familyChoice(settings) {
   });
 }
 
+/** A list of the types of a value.
+ * @param {string} label @param {string} dtype @param {(dtype: string) => void} choose */
+export const typeChoice = (label, dtype, choose) =>
+  select(label, dtype, Object.keys(BYTES).map((name) => [name, name]), choose);
+
 /** A box for one of the model's sizes. @param {Settings} settings @param {string} name */
 export function sizeBox(settings, name) {
   const config = /** @type {any} */ (settings.config());
@@ -153,14 +149,11 @@ export function sizeBox(settings, name) {
   `;
 }
 
-/**
- * A setting: its name, a box for its number and a slider.
- * @param {Settings} settings
- * @param {string} name
+/** A setting: its name, a box for its number and a slider.
+ * @param {Settings} settings @param {string} name
  * @param {{ title: string, unit: string, value: number, text: string, box: unknown,
  *   stops(): number[], change(changes: Record<string, unknown>, keep?: boolean): void }} field
- *   `text` says its value, `stops` are the values at which the slider stops
- */
+ *   `text` says its value, `stops` are the values at which the slider stops */
 export function fieldView(settings, name, { title, unit, value, text, box, stops, change }) {
   if (settings.dragged !== name) settings.stops[name] = stops();
   const values = settings.stops[name];
@@ -178,10 +171,8 @@ export function fieldView(settings, name, { title, unit, value, text, box, stops
   </div>`;
 }
 
-/**
- * Strips side by side, in the colors of what they stand for.
- * @param {Record<string, number>} values by part
- */
+/** Strips side by side, in the colors of what they stand for.
+ * @param {Record<string, number>} values by part */
 export const stack = (values) =>
   html`<div class="gptlib-stack" aria-hidden="true">${
     Object.entries(values).map(([part, value]) =>
@@ -195,13 +186,10 @@ export const stack = (values) =>
 /** @param {string} part @param {string} title @param {string[]} cells */
 export const partRow = (part, title, cells) => tableRow(html`${swatch()}${title}`, cells, part);
 
-/**
- * What training holds, as strips and as a table.
- * @param {string} label
- * @param {Record<string, number>} copies bytes by part, of all parameters
+/** What training holds, as strips and as a table.
+ * @param {string} label @param {Record<string, number>} copies bytes by part, of all parameters
  * @param {number} count of parameters
- * @param {Record<string, number>} [held] bytes by part, where less is held than all
- */
+ * @param {Record<string, number>} [held] bytes by part, where less is held than all */
 export function heldView(label, copies, count, held = copies) {
   const rows = Object.entries(HELD).map(([part, title]) =>
     partRow(part, title, [String(copies[part] / count), formatBytes(held[part])])

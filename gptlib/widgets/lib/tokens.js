@@ -60,3 +60,18 @@ const OR = new Intl.ListFormat("en-GB", { type: "disjunction" });
 
 /** @param {string[]} words @returns {string} "a, b or c" */
 export const orList = (words) => OR.format(words);
+
+/**
+ * The heaviest three of some tokens, in words.
+ * @param {string[]} labels
+ * @param {ArrayLike<number>} weights one for each label
+ * @param {number} least that is worth naming
+ * @returns {string}
+ */
+export const heaviestOf = (labels, weights, least) =>
+  Array.from(weights, (weight, i) => ({ weight, label: labels[i] }))
+    .sort((a, b) => b.weight - a.weight)
+    .slice(0, 3)
+    .filter(({ weight }) => weight >= least)
+    .map(({ weight, label }) => `${label} ${weight.toFixed(2)}`)
+    .join(", ");

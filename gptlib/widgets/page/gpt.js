@@ -63,10 +63,8 @@ export class Tokenizer {
 // Weights: chapter 6. A .safetensors file is the length of a header, the header (JSON: each
 // tensor's type, shape and place), and the numbers.
 
-/**
- * What a float16 stands for: 1 bit is the sign, 5 are the exponent, 10 the fraction.
- * @param {number} bits
- */
+/** What a float16 stands for: 1 bit is the sign, 5 are the exponent, 10 the fraction.
+ * @param {number} bits */
 export function fromHalf(bits) {
   const sign = bits & 0x8000 ? -1 : 1;
   const exponent = (bits >> 10) & 31;
@@ -268,22 +266,16 @@ export class KVCache {
     this.config = config;
     this.length = 0; // tokens
     const room = () => new Float32Array(config.contextLength * config.embDim); // (context, C)
-    this.layers = Array.from({ length: config.nLayers }, () => {
-      return { queries: room(), keys: room(), values: room() };
-    });
+    const layer = () => ({ queries: room(), keys: room(), values: room() });
+    this.layers = Array.from({ length: config.nLayers }, layer);
   }
 }
 
-/**
- * How well a token's query matches the keys of the first tokens: scores, scaled as softmax gets
+/** How well a token's query matches the keys of the first tokens: scores, scaled as softmax gets
  * them. Those of tokens that come later can be had too; the model never asks.
- * @param {KVCache} cache
- * @param {number} layer
- * @param {number} head
+ * @param {KVCache} cache @param {number} layer @param {number} head
  * @param {number} position of the token that looks, in the cache
- * @param {number} count of the tokens looked at
- * @param {Float32Array} scores takes them
- */
+ * @param {number} count of the tokens looked at @param {Float32Array} scores takes them */
 export function attentionScores(cache, layer, head, position, count, scores) {
   const { embDim: C, nHeads } = cache.config;
   const { queries, keys } = cache.layers[layer];
@@ -298,14 +290,10 @@ export function attentionScores(cache, layer, head, position, count, scores) {
   }
 }
 
-/**
- * How much a token's head looks at each token up to itself: the softmax of its scores.
- * @param {KVCache} cache
- * @param {number} layer
- * @param {number} head
+/** How much a token's head looks at each token up to itself: the softmax of its scores.
+ * @param {KVCache} cache @param {number} layer @param {number} head
  * @param {number} position of the token that looks, in the cache
- * @param {Float32Array} weights takes them; those beyond the position stay as they are
- */
+ * @param {Float32Array} weights takes them; those beyond the position stay as they are */
 export function attentionWeights(cache, layer, head, position, weights) {
   attentionScores(cache, layer, head, position, position + 1, weights);
   let highest = -Infinity;
@@ -318,14 +306,11 @@ export function attentionWeights(cache, layer, head, position, weights) {
   for (let other = 0; other <= position; other++) weights[other] /= sum;
 }
 
-/**
- * Each token gathers from itself and those before it, which is all that the cache has of them.
+/** Each token gathers from itself and those before it, which is all that the cache has of them.
  * @param {Attention} part
  * @param {Float32Array} x (T, C), of the tokens that follow those in the cache
- * @param {KVCache} cache
- * @param {number} layer
- * @param {number} first of these tokens that gathers; those before it are only looked at
- */
+ * @param {KVCache} cache @param {number} layer
+ * @param {number} first of these tokens that gathers; those before it are only looked at */
 function attention({ queryKeyValue, projection }, x, cache, layer, first) {
   const { embDim: C, nHeads } = cache.config;
   const { queries, keys, values } = cache.layers[layer];
@@ -366,13 +351,8 @@ function add(x, change) {
   return y;
 }
 
-/**
- * @param {Block} block
- * @param {Float32Array} x (T, C)
- * @param {KVCache} cache
- * @param {number} layer
- * @param {number} first token whose vector is asked for
- */
+/** @param {Block} block @param {Float32Array} x (T, C) @param {KVCache} cache
+ * @param {number} layer @param {number} first token whose vector is asked for */
 function transformerBlock(block, x, cache, layer, first) {
   const change = attention(block.attention, layerNorm(block.norm1, x), cache, layer, first);
   x = add(x.subarray(first * cache.config.embDim), change);
@@ -447,14 +427,10 @@ export function checkSampling({ temperature = 1, topK = null, topP = null }) {
   }
 }
 
-/**
- * The probabilities that the next token is drawn with. The logits are divided by the temperature;
+/** The probabilities that the next token is drawn with. The logits are divided by the temperature;
  * at 0 the likeliest token is certain. Then all but the top-k likeliest are dropped, then all
  * beyond the likeliest few that, of what is left, add up to top-p.
- * @param {Float32Array} logits (V)
- * @param {Sampling} sampling
- * @returns {Float64Array} (V)
- */
+ * @param {Float32Array} logits (V) @param {Sampling} sampling @returns {Float64Array} (V) */
 export function nextProbabilities(logits, sampling = {}) {
   checkSampling(sampling);
   const { temperature = 1, topK = null, topP = null } = sampling;
@@ -531,11 +507,9 @@ export class Writer {
     this.start = ids.length - view.length;
   }
 
-  /**
-   * Read one token more. When the view is full, only its newest half stays, and is read again: its
+  /** Read one token more. When the view is full, only its newest half stays, and is read again: its
    * tokens are the first positions now.
-   * @param {number} id
-   */
+   * @param {number} id */
   append(id) {
     const length = this.start + this.view.length + 1;
     this.feed([...this.view, id]);
@@ -552,13 +526,9 @@ export class Writer {
   }
 }
 
-/**
- * Yield the loss of each token after the first, −log of its probability, in nats. What is in view
+/** Yield the loss of each token after the first, −log of its probability, in nats. What is in view
  * of a token is what {@link Writer} has there when it wrote all those before, one by one.
- * @param {Model} model
- * @param {number[]} ids
- * @returns {Generator<number>}
- */
+ * @param {Model} model @param {number[]} ids @returns {Generator<number>} */
 export function* losses(model, ids) {
   const { contextLength, vocabSize: V } = model.config;
   const cache = new KVCache(model.config);

@@ -62,13 +62,9 @@ const breath = () =>
     port2.postMessage(null);
   });
 
-/**
- * Where the largest values are, the largest first; of equal ones the first. It is what sorting all
+/** Where the largest values are, the largest first; of equal ones the first. It is what sorting all
  * would find, and faster.
- * @param {Float32Array | Float64Array} values
- * @param {number} count
- * @returns {number[]}
- */
+ * @param {Float32Array | Float64Array} values @param {number} count @returns {number[]} */
 export function likeliest(values, count) {
   /** @type {number[]} */
   const best = [];
@@ -83,25 +79,18 @@ export function likeliest(values, count) {
   return best;
 }
 
-/**
- * Multiply zeros while the weights are on their way: a browser compiles code to fast code only
+/** Multiply zeros while the weights are on their way: a browser compiles code to fast code only
  * when it has run for a while, and this spares the first text the wait.
- * @param {any} program the module gpt.js
- * @param {Message} config
- */
+ * @param {any} program the module gpt.js @param {Message} config */
 function warmUp({ linear }, { n_embd: C }) {
   const zeros = (/** @type {number} */ size) => new Float32Array(size);
   const layer = { weight: zeros(4 * C * C), bias: zeros(4 * C), nIn: C, nOut: 4 * C };
   for (let n = 0; n < 8; n++) linear(layer, zeros(5 * C)); // four vectors, and one
 }
 
-/**
- * The bytes of the weights, whole and checked.
- * @param {Message} request
- * @param {AbortSignal} signal
- * @param {(loaded: number) => void} progress
- * @returns {Promise<Uint8Array<ArrayBuffer>>}
- */
+/** The bytes of the weights, whole and checked.
+ * @param {Message} request @param {AbortSignal} signal
+ * @param {(loaded: number) => void} progress @returns {Promise<Uint8Array<ArrayBuffer>>} */
 async function weightsOf(request, signal, progress) {
   const { weights, bytes, sha256 } = request;
   if (ArrayBuffer.isView(weights)) {
@@ -127,18 +116,13 @@ async function checked(file, bytes, sha256) {
   }
   if (!globalThis.crypto?.subtle) return file; // a page without https; the shapes are checked still
   const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", file));
-  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0"))
-    .join("");
+  const found = Array.from(digest, (byte) => byte.toString(16).padStart(2, "0")).join("");
   if (found === sha256) return file;
   throw new Failure("corrupt", "The model's weights are damaged: their SHA-256 is another one.");
 }
 
-/**
- * @param {Message} request
- * @param {RequestCache} cache
- * @param {AbortSignal} signal
- * @param {(loaded: number) => void} progress
- */
+/** @param {Message} request @param {RequestCache} cache @param {AbortSignal} signal
+ * @param {(loaded: number) => void} progress */
 async function download({ url, bytes, patience = 30 }, cache, signal, progress) {
   const silence = new AbortController();
   /** @type {ReturnType<typeof setTimeout> | undefined} */
@@ -203,11 +187,9 @@ class Session {
     throw new Failure("input", `There must be a text, or ids from 0 to ${size - 1}.`);
   }
 
-  /**
-   * The likeliest tokens.
+  /** The likeliest tokens.
    * @param {Float32Array} logits
-   * @param {Float64Array} drawn the probabilities after sampling's temperature, top-k and top-p
-   */
+   * @param {Float64Array} drawn the probabilities after sampling's temperature, top-k and top-p */
   best(logits, drawn, count = BEST) {
     const own = this.gpt.softmax(logits);
     const decoder = new TextDecoder("utf-8", { ignoreBOM: true });
@@ -232,13 +214,8 @@ class Session {
     const weights = new Float32Array(nLayers * nHeads * (place + 1));
     for (let head = 0; head < nLayers * nHeads; head++) {
       const row = weights.subarray(head * (place + 1));
-      this.gpt.attentionWeights(
-        this.writer.cache,
-        Math.floor(head / nHeads),
-        head % nHeads,
-        place,
-        row,
-      );
+      const [layer, own] = [Math.floor(head / nHeads), head % nHeads];
+      this.gpt.attentionWeights(this.writer.cache, layer, own, place, row);
     }
     return weights;
   }
@@ -275,9 +252,8 @@ class Session {
     const program = await import(request.gpt).catch((error) => {
       throw new Failure("network", `The model's program does not arrive: ${messageOf(error)}`);
     });
-    const fetching = weightsOf(request, signal, (loaded) => {
-      tell({ type: "progress", loaded, total });
-    });
+    const progress = (/** @type {number} */ loaded) => tell({ type: "progress", loaded, total });
+    const fetching = weightsOf(request, signal, progress);
     warmUp(program, config);
     const file = await fetching;
     if (signal.aborted) throw new Failure("stopped", "The loading was stopped.");
@@ -321,13 +297,8 @@ class Session {
       const token = this.gpt.draw(drawn, this.random);
       const index = this.writer.start + this.writer.view.length;
       this.writer.append(token);
-      const written = {
-        index,
-        token,
-        text: this.decode(token),
-        start: this.writer.start,
-        alternatives,
-      };
+      const { start } = this.writer;
+      const written = { index, token, text: this.decode(token), start, alternatives };
       if (attention) {
         const weights = this.looks(this.writer.view.length - 1);
         tell({ type: "token", ...written, attention: weights }, [weights.buffer]);
@@ -402,9 +373,8 @@ class Session {
     /** @type {Float64Array[][]} */ const read = []; // of this part: probabilities, [end][token]
     await this.readBeside(ids, signal, (x, end, from) => {
       const logits = this.gpt.logitsOf(model, x); // (part, V)
-      read[end] = Array.from({ length: logits.length / V }, (_, t) => {
-        return this.gpt.softmax(logits.subarray(t * V, (t + 1) * V));
-      });
+      const rowOf = (/** @type {number} */ t) => logits.subarray(t * V, (t + 1) * V);
+      read[end] = Array.from({ length: logits.length / V }, (_, t) => this.gpt.softmax(rowOf(t)));
       if (end < nLayers) return;
       const choices = read[end].map((probabilities) => likeliest(probabilities, 1)[0]);
       read.forEach((rows, e) => {
@@ -447,11 +417,8 @@ class Session {
 
 const REQUESTS = ["feed", "continue", "alternatives", "attention", "losses", "lens", "scores"];
 
-/**
- * Answer requests; see the top of this file.
- * @param {Post} post sends a message to the page
- * @returns {(request: Message) => Promise<void>}
- */
+/** Answer requests; see the top of this file.
+ * @param {Post} post sends a message to the page @returns {(request: Message) => Promise<void>} */
 export function serve(post) {
   const session = new Session();
   let running = new AbortController();
@@ -520,14 +487,10 @@ class Line {
     else reject?.(new Failure(message.code, message.message));
   }
 
-  /**
-   * Send a request; hand each message before the answer to `onPart`.
-   * @param {string} type
-   * @param {Message} [details]
-   * @param {(message: Message) => void} [onPart]
+  /** Send a request; hand each message before the answer to `onPart`.
+   * @param {string} type @param {Message} [details] @param {(message: Message) => void} [onPart]
    * @param {Transferable[]} [transfer]
-   * @returns {Promise<Message>} the answer; or an error that has its `code`
-   */
+   * @returns {Promise<Message>} the answer; or an error that has its `code` */
   ask = (type, details = {}, onPart, transfer = []) =>
     new Promise((resolve, reject) => {
       if (this.broken || !this.worker) return reject(new Failure("worker", this.broken));
@@ -543,33 +506,24 @@ class Line {
   };
 }
 
-/**
- * Start a worker. In a page both files are found beside this one; in Jupyter they come from blob
+/** Start a worker. In a page both files are found beside this one; in Jupyter they come from blob
  * URLs, which must be named.
- * @param {{ worker?: string, gpt?: string }} [urls]
- */
+ * @param {{ worker?: string, gpt?: string }} [urls] */
 export function connect({ worker = import.meta.url, gpt = "" } = {}) {
   const beside = URL.canParse("gpt.js", worker) ? worker : import.meta.url;
   return new Line(worker, gpt || new URL("gpt.js", beside).href);
 }
 
-/**
- * Start a worker and load a model into it; where that fails, the worker is closed.
- * @param {{ worker: string, gpt: string }} urls
- * @param {Message} request a load
+/** Start a worker and load a model into it; where that fails, the worker is closed.
+ * @param {{ worker: string, gpt: string }} urls @param {Message} request a load
  * @param {(part: { loaded: number, total: number }) => void} onProgress
- * @param {AbortSignal} signal stops the load, and closes the worker whenever it comes
- */
+ * @param {AbortSignal} signal stops the load, and closes the worker whenever it comes */
 export async function open(urls, request, onProgress, signal) {
   const engine = connect(urls);
   signal.addEventListener("abort", engine.close);
   if (signal.aborted) engine.close(); // and what is asked of it is refused
   try {
-    await engine.ask(
-      "load",
-      request,
-      /** @type {(part: any) => void} */ (onProgress),
-    );
+    await engine.ask("load", request, /** @type {(part: any) => void} */ (onProgress));
   } catch (error) {
     engine.close();
     throw error;

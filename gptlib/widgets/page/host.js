@@ -50,13 +50,10 @@ export function createModel(state, answers = {}) {
   return model;
 }
 
-/**
- * Replace every `{"$asset": name}` in a state by what that file holds, and every lazy one by an
+/** Replace every `{"$asset": name}` in a state by what that file holds, and every lazy one by an
  * object whose `load` fetches it when it is called.
- * @param {any} value
- * @param {(name: string) => Promise<unknown>} fetchAsset
- * @returns {Promise<any>}
- */
+ * @param {any} value @param {(name: string) => Promise<unknown>} fetchAsset
+ * @returns {Promise<any>} */
 export async function resolveAssets(value, fetchAsset) {
   if (Array.isArray(value)) {
     return Promise.all(value.map((item) => resolveAssets(item, fetchAsset)));
@@ -79,15 +76,14 @@ const assets = new Map();
 
 /** @param {string} name @returns {Promise<unknown>} */
 function fetchAsset(name) {
-  let asset = assets.get(name);
-  if (!asset) {
-    asset = fetch(addressOf(name)).then((response) => {
-      if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
-      return response.json();
-    });
-    assets.set(name, asset);
-    asset.catch(() => assets.delete(name)); // so that the next try asks again
-  }
+  const known = assets.get(name);
+  if (known) return known;
+  const asset = fetch(addressOf(name)).then((response) => {
+    if (!response.ok) throw new Error(`${name}: ${response.status} ${response.statusText}`);
+    return response.json();
+  });
+  assets.set(name, asset);
+  asset.catch(() => assets.delete(name)); // so that the next try asks again
   return asset;
 }
 
@@ -104,10 +100,7 @@ async function engine() {
 /** @type {WeakMap<Element, CleanUp[]>} */
 const mounted = new WeakMap();
 
-/**
- * Draw the widget of one placeholder. If that fails, its words stay.
- * @param {HTMLElement} place
- */
+/** Draw the widget of one placeholder. If that fails, its words stay. @param {HTMLElement} place */
 export async function mount(place) {
   if (mounted.has(place)) return;
   /** @type {CleanUp[]} */
@@ -137,10 +130,7 @@ export async function mount(place) {
   place.classList.add("gptlib-mounted");
 }
 
-/**
- * Take a widget off the page again.
- * @param {HTMLElement} place
- */
+/** Take a widget off the page again. @param {HTMLElement} place */
 export function unmount(place) {
   for (const cleanUp of mounted.get(place) ?? []) cleanUp?.();
   mounted.delete(place);
@@ -151,17 +141,15 @@ export function unmount(place) {
 function start() {
   /** @type {NodeListOf<HTMLElement>} */
   const places = document.querySelectorAll("[data-gptlib-widget]");
-  const observer = new IntersectionObserver(
-    (entries) => {
-      for (const entry of entries) {
-        if (!entry.isIntersecting) continue;
-        observer.unobserve(entry.target);
-        mount(/** @type {HTMLElement} */ (entry.target));
-      }
-    },
-    { rootMargin: "600px 0px" },
-  );
+  const observer = new IntersectionObserver((entries) => {
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      observer.unobserve(target);
+      mount(/** @type {HTMLElement} */ (target));
+    }
+  }, { rootMargin: "600px 0px" });
   for (const place of places) observer.observe(place);
+  document.documentElement.dataset.gptlib = "started"; // the page looks whether it is
 }
 
 if (typeof document !== "undefined") start();

@@ -42,24 +42,16 @@ function valueOf(option, form) {
   return form ? (option.forms?.[form] ?? "") : option.word;
 }
 
-/**
- * The options that a draw takes from, given what has been remembered.
- * @param {Grammar} grammar
- * @param {Draw} draw
- * @param {Memory} memory
- */
+/** The options that a draw takes from, given what has been remembered.
+ * @param {Grammar} grammar @param {Draw} draw @param {Memory} memory */
 function optionsOf(grammar, draw, memory) {
   const { draw: source, by, not } = draw;
   const options = grammar[by ? source + valueOf(memory[by[0]], by[1]) : source];
   return not ? options.filter((option) => option !== memory[not]) : options;
 }
 
-/**
- * Say the next item of a telling, in each way that is open.
- * @param {Grammar} grammar
- * @param {Telling} telling
- * @returns {Generator<Telling>}
- */
+/** Say the next item of a telling, in each way that is open.
+ * @param {Grammar} grammar @param {Telling} telling @returns {Generator<Telling>} */
 function* goOn(grammar, telling) {
   const { text, memory } = telling;
   const [item, ...rest] = telling.items;
@@ -86,13 +78,9 @@ function* goOn(grammar, telling) {
 
 /** The tokens so far are not those of a story: which one, where, and what could have stood there. */
 export class LostError extends Error {
-  /**
-   * @param {number} index of the token
-   * @param {number} character at which it begins
-   * @param {string} found its text
-   * @param {string[]} expected at most five, the likeliest first
-   * @param {number} others how many more could have stood there
-   */
+  /** @param {number} index of the token @param {number} character at which it begins
+   * @param {string} found its text @param {string[]} expected at most five, the likeliest first
+   * @param {number} others how many more could have stood there */
   constructor(index, character, found, expected, others) {
     super(`no story goes on like this: token ${index} is '${found}', at character ${character}`);
     Object.assign(this, { index, character, found, expected, others });
@@ -136,11 +124,7 @@ export class Follower {
     return [...this.next].sort((a, b) => b[1] - a[1]).slice(0, most);
   }
 
-  /**
-   * Go on by one token; say how surprising it was.
-   * @param {number} token
-   * @returns {Surprisal}
-   */
+  /** Go on by one token; say how surprising it was. @param {number} token @returns {Surprisal} */
   read(token) {
     const p = this.next.get(token);
     if (p === undefined) throw this.lost(token);
@@ -166,11 +150,8 @@ export class Follower {
     }
   }
 
-  /**
-   * Go on, in every way, until the next token is decided.
-   * @param {Telling} telling
-   * @returns {Generator<Telling>}
-   */
+  /** Go on, in every way, until the next token is decided.
+   * @param {Telling} telling @returns {Generator<Telling>} */
   *decided(telling) {
     const { tokens, text, items } = telling;
     if (tokens.length) {
