@@ -139,6 +139,13 @@ def test_special_tokens_in_a_text_are_text() -> None:
     assert len(ids) > 1
 
 
+def test_a_token_is_as_long_as_its_bytes() -> None:
+    text = "Lily's café 🙂"
+    for name, tokens in TokenExplorer(text).tokens.items():
+        assert sum(tokens["lengths"]) == len(text.encode()) > len(text), name
+        assert min(tokens["lengths"]) >= 1
+
+
 def test_long_texts_are_cut_and_lone_surrogates_replaced() -> None:
     widget = TokenExplorer("🙂" * (token_explorer.LIMIT + 1))
     assert widget.tokens["text"] == "🙂" * token_explorer.LIMIT
