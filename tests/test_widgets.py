@@ -141,9 +141,9 @@ def test_special_tokens_in_a_text_are_text() -> None:
 
 def test_a_token_is_as_long_as_its_bytes() -> None:
     text = "Lily's café 🙂"
-    for name, tokens in TokenExplorer(text).tokens.items():
-        assert sum(tokens["lengths"]) == len(text.encode()) > len(text), name
-        assert min(tokens["lengths"]) >= 1
+    for name in ("gpt2", "stories"):
+        lengths = TokenExplorer(text).tokens[name]["lengths"]
+        assert sum(lengths) == len(text.encode()) > len(text), name
 
 
 def test_long_texts_are_cut_and_lone_surrogates_replaced() -> None:
