@@ -11,7 +11,9 @@ function markWhatScrolls() {
 
 window.addEventListener("load", async () => {
   await document.fonts.ready;
-  new ResizeObserver(markWhatScrolls).observe(document.documentElement);
+  // Each of them too: a rule for wide screens may change their letters after the page's width.
+  const observer = new ResizeObserver(markWhatScrolls);
+  for (const element of [document.documentElement, ...mayScroll]) observer.observe(element);
 });
 
 // Modules do not load everywhere: not from a page that was opened as a file, nor past a blocker. The

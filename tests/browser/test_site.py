@@ -110,7 +110,10 @@ def _overflow(page) -> int:
 
 def _violations(page) -> list[str]:
     """Return what axe finds, once no color is on its way to another one."""
-    page.wait_for_function("document.getAnimations().every((one) => one.playState !== 'running')")
+    page.wait_for_function(
+        "document.getAnimations().every((one) => one.playState !== 'running')",
+        timeout=90_000,
+    )
     page.evaluate(_MEASURED)
     contrast = {"include": [["[data-measured]"]]}
     found = violations(page, rules={"color-contrast": {"enabled": False}})
